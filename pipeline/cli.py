@@ -1,0 +1,71 @@
+"""What every job's command line has in common: configuration flags, and how a mistake is reported."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from pipeline.config import Config, load_config, parse_assignment
+from pipeline.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse without the usage block before an error: one line, status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def job_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Make a job's parser, with its examples under the options."""
+    return _Parser(
+        prog=prog,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_config_flags(parser: argparse.ArgumentParser, flags: Mapping[str, tuple[str, str]]) -> None:
+    """Add the configuration flags that every job has, and short ones for the keys in `flags`.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    flags : mapping of str to (str, str)
+        Flag to (dotted configuration key, help), as in `{"--trials": ("tuning.trials", "...")}`.
+    """
+    group = parser.add_argument_group("configuration (later wins: preset, --config, FINESCALE_A__B=, flags)")
+    group.add_argument("--config", metavar="FILE", help="YAML file with any of the settings that --dry-run prints")
+    shared = {"--preset": ("preset", "tiny (tests), small (a laptop; default) or paper (GPUs)"), **flags}
+    for flag, (key, text) in shared.items():
+        group.add_argument(flag, dest=f"key:{key}", metavar=flag.strip("-").upper(), help=f"{text} [{key}]")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting; repeatable")
+    group.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, do nothing")
+
+
+def config_from(arguments: argparse.Namespace) -> Config:
+    """Resolve the configuration from parsed arguments, the environment and `--config`."""
+    flags = [(name.removeprefix("key:"), value) for name, value in vars(arguments).items() if name.startswith("key:")]
+    overrides = [(key, _split_list(key, value)) for key, value in flags if value is not None]
+    overrides += [parse_assignment(text) for text in arguments.set]
+    return load_config(overrides, file=arguments.config)
+
+
+def _split_list(key: str, value: str) -> object:
+    return [part for part in value.split(",") if part.strip()] if key == "tuning.pairs" else value
+
+
+def run_job(main: Callable[[list[str]], None]) -> NoReturn:
+    """Run a job and end the process: 0 done, 2 a user's mistake (one line), 130 interrupted."""
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command carries on from here", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,336 @@
+"""The configuration of every job: one typed tree, and how its layers are put together.
+
+Later layers win: defaults, the preset, a YAML file (`--config`), the environment (`FINESCALE_TRAINING__BATCH=16`),
+the command line (`--set training.batch=16`, or a flag of its own where the job has one).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError
+from pipeline.factors import PairField
+from pipeline.presets import PRESETS
+
+ENVIRONMENT_PREFIX = "FINESCALE_"
+
+
+class Settings(BaseModel):
+    """Base of every part of the tree: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SyntheticSettings(Settings):
+    """The embedded data set: seeded synthetic rain, used when no store is given."""
+
+    frames: int = Field(240, ge=8, description="fine frames")
+    height: int = Field(192, ge=16, description="pixels in y")
+    width: int = Field(192, ge=16, description="pixels in x")
+    cadence_minutes: float = Field(5.0, gt=0, description="time between fine frames")
+    pixel_km: float = Field(1.0, gt=0, description="fine pixel size")
+    wet_fraction: float = Field(0.25, gt=0, lt=1, description="share of pixel-frames with rain, on average")
+    seed: int = Field(0, ge=0)
+
+
+class SplitSettings(Settings):
+    """Shares of the time axis, in time order: training, then validation, then test."""
+
+    train: float = Field(0.6, gt=0, lt=1)
+    validation: float = Field(0.2, gt=0, lt=1)
+    test: float = Field(0.2, gt=0, lt=1)
+    tiles: bool = Field(False, description="train on the black and score on the white tiles of a chessboard as well")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> SplitSettings:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+        return self
+
+
+class DataSettings(Settings):
+    """Which field, and which windows of it."""
+
+    store: str | None = Field(None, description="field store (path or URL); none: synthetic rain")
+    synthetic: SyntheticSettings = SyntheticSettings()
+    patch: int = Field(48, ge=8, description="side of a window in fine pixels")
+    trim: bool = Field(True, description="leave out the grid's last rows and columns that no whole coarse cell fills")
+    min_valid: float = Field(0.95, gt=0, le=1, description="least share of valid values in a window")
+    wet_threshold: float = Field(0.1, ge=0, description="a value above this counts as wet, in the store's units")
+    min_wet: float = Field(0.1, ge=0, le=1, description="least share of wet cells in a window's last coarse frame")
+    transform: Literal["log1p", "sqrt", "linear"] = Field("log1p", description="value transform the models work in")
+    split: SplitSettings = SplitSettings()
+    memory_gib: float = Field(4.0, ge=0, description="a split up to this size is read into memory once")
+
+
+class ModelSettings(Settings):
+    """Architecture of the family."""
+
+    family: Literal["scale_adaptive"] = "scale_adaptive"
+    mean_widths: tuple[int, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="U-Net of the mean, per level")
+    mean_kernels: tuple[int, ...] = Field((3, 3, 1, 1, 1), description="local spatial attention, per level")
+    mean_temporal_from: int = Field(0, ge=0, description="first level with temporal attention; 0 is full resolution")
+    denoiser_widths: tuple[int, ...] = Field((64, 128, 256, 512), min_length=2)
+    denoiser_kernels: tuple[int, ...] = Field((3, 3, 1, 1))
+    heads: int = Field(4, ge=1)
+    token_width: int = Field(128, ge=4, description="width of the L temporal tokens")
+    token_layers: int = Field(2, ge=1)
+    noise_steps: int = Field(1000, ge=10, description="T of the noise schedule")
+    residual: Literal["standardised", "raw"] = Field(
+        "standardised", description="whether the residual is divided by its standard deviation; changes what beta means"
+    )
+    mean_through_conservation: bool = Field(
+        False, description="train the mean through f; it then depends on f and fewer trials can share one"
+    )
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> ModelSettings:
+        for name in ("mean", "denoiser"):
+            widths, kernels = getattr(self, f"{name}_widths"), getattr(self, f"{name}_kernels")
+            if len(widths) != len(kernels):
+                raise ValueError(f"{name}_kernels has {len(kernels)} levels and {name}_widths {len(widths)}: give one each")
+            if any(width % self.heads for width in widths):
+                raise ValueError(f"{name}_widths {widths} must all be multiples of heads ({self.heads})")
+            if any(kernel % 2 == 0 for kernel in kernels):
+                raise ValueError(f"{name}_kernels {kernels} must be odd")
+        if self.token_width % self.heads:
+            raise ValueError(f"token_width {self.token_width} must be a multiple of heads ({self.heads})")
+        return self
+
+
+class TrainingSettings(Settings):
+    """How each stage is trained."""
+
+    mean_steps: int = Field(400, ge=1)
+    residual_steps: int = Field(600, ge=1)
+    batch: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(500, ge=0, description="linear warm-up; a cosine to zero follows")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that sampling uses")
+    augment: bool = Field(True, description="turn and mirror training windows at random")
+    amp: bool = Field(True, description="bfloat16 autocast where the device is a GPU")
+    report_every: int = Field(50, ge=1, description="steps between reports")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints of an unfinished stage")
+
+
+class SamplingSettings(Settings):
+    """How ensembles are drawn: trials are scored with exactly what downscaling uses."""
+
+    sampler: Literal["dpm_solver_pp_2m", "ddim", "ancestral"] = "dpm_solver_pp_2m"
+    steps: int = Field(5, ge=1, description="network evaluations per member")
+    members: int = Field(8, ge=2)
+
+
+class ScoringSettings(Settings):
+    """On how much held-out data the scores stand."""
+
+    windows: int = Field(48, ge=1, description="at most this many windows of the validation split score a trial")
+    test_windows: int = Field(96, ge=1, description="likewise of the test split, for the best trial of each pair")
+    batch: int = Field(16, ge=1, description="windows sampled at once; does not change any score")
+
+
+class TuningSettings(Settings):
+    """The sweep."""
+
+    pairs: tuple[PairField, ...] = Field((), description="factor pairs, as in 10x3")
+    trials: int = Field(8, ge=1, description="finished trials wanted per pair")
+    search_space: str = Field("search_spaces.scale_adaptive", description="module with suggest(trial, pair, limits)")
+    max_context: int = Field(16, ge=1, description="largest L that is tried")
+    max_failures: int = Field(3, ge=0, description="failed trials per pair after which the pair is given up")
+    startup_trials: int = Field(4, ge=1, description="trials before the sampler (TPE) models the scores")
+    cpus_per_trial: float = Field(1.0, gt=0)
+    gpus_per_trial: float = Field(0.0, ge=0, description="may be a fraction, as in 0.25")
+    concurrent_trials: int | None = Field(None, ge=1, description="none: as many as the cluster holds")
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$", description="sweep name; none: derived from data and settings")
+
+    @model_validator(mode="after")
+    def _pairs_once(self) -> TuningSettings:
+        doubled = sorted({str(p) for p in self.pairs if self.pairs.count(p) > 1})
+        if doubled:
+            raise ValueError(f"pairs: {', '.join(doubled)} given twice")
+        return self
+
+
+class TrackingSettings(Settings):
+    """Where runs are recorded."""
+
+    uri: str | None = Field(None, description="MLflow server or database; none: MLFLOW_TRACKING_URI, or sqlite under output")
+    experiment: str | None = Field(None, description="none: finescale/DATASET/FAMILY")
+    register_models: bool = Field(True, description="register each pair's best model")
+
+
+class RaySettings(Settings):
+    """Which cluster."""
+
+    address: str | None = Field(None, description="none: the job's or RAY_ADDRESS's cluster, else one on this machine")
+    cpus: int | None = Field(None, ge=1, description="logical CPUs of a cluster started here; none: all")
+
+
+class Config(Settings):
+    """Everything a job can be told."""
+
+    preset: Literal["tiny", "small", "paper"] = "small"
+    output: str = Field("runs", description="folder or URL for stores, studies, stages and models")
+    seed: int = Field(0, ge=0)
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    tuning: TuningSettings = TuningSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    ray: RaySettings = RaySettings()
+
+    def to_yaml(self) -> str:
+        """Write the resolved tree; reading it back with `--config` gives the same configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(
+    overrides: Iterable[tuple[str, Any]] = (),
+    *,
+    file: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Put the layers together and validate the result.
+
+    Parameters
+    ----------
+    overrides : iterable of (str, Any)
+        Dotted key and value from the command line, as in `("training.batch", "16")`.
+    file : str, optional
+        YAML file.
+    environment : mapping, optional
+        `os.environ` unless given.
+
+    Raises
+    ------
+    UserError
+        With one line, for an unreadable file, an unknown key or an impossible value.
+    """
+    environment = os.environ if environment is None else environment
+    layers = {
+        f"file {file}": _read_yaml(file) if file else {},
+        "environment": _from_environment(environment),
+        "command line": _nest(overrides),
+    }
+    preset = "small"
+    for layer in layers.values():
+        preset = layer.get("preset", preset)
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r}: there is no such preset; choose one of {', '.join(PRESETS)}")
+    merged: dict[str, Any] = {}
+    for layer in ({"preset": preset}, PRESETS[preset], *layers.values()):
+        merged = _merge(merged, layer)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_one_line(error, layers)) from error
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split `key=value` of `--set`; the value is read as YAML, so that lists and booleans can be given.
+
+    Raises
+    ------
+    UserError
+        If there is no `=`, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text!r}: write KEY=VALUE, as in --set training.batch=16")
+    return key.strip(), _value(key, value)
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: cannot read the value {text!r}") from error
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(file).read_text())
+    except OSError as error:
+        raise UserError(f"--config {file}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {file}: not YAML ({' '.join(str(error).split())})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"--config {file}: expected settings such as 'training: {{batch: 16}}'")
+    return content
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Read `FINESCALE_A__B=value` as `a.b`."""
+    return _nest(
+        (name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), _value(name, value))
+        for name, value in sorted(environment.items())
+        if name.startswith(ENVIRONMENT_PREFIX)
+    )
+
+
+def _nest(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Turn dotted keys into a tree; a later assignment wins."""
+    tree: dict[str, Any] = {}
+    for key, value in assignments:
+        branch: dict[str, Any] = {}
+        leaf = branch
+        *parents, last = key.split(".")
+        for parent in parents:
+            leaf = leaf.setdefault(parent, {})
+        leaf[last] = value
+        tree = _merge(tree, branch)
+    return tree
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _one_line(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say the first thing that is wrong: its key, its value, what would be right and which layer holds it."""
+    first, *others = error.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    # A model-level check has the whole part as its input: too long to print, and its message names the value.
+    value = "" if isinstance(first["input"], dict | BaseModel) else f" = {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key; known here: {', '.join(_known_keys(first['loc'][:-1]))}"
+    holder = [name for name, layer in layers.items() if _holds(layer, first["loc"])]
+    origin = f" (from the {holder[-1]})" if holder else ""
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{key}{value}: {message}{origin}{more}"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return list(model.model_fields)
+
+
+def _holds(layer: Mapping[str, Any], location: tuple[str | int, ...]) -> bool:
+    branch: Any = layer
+    for part in location:
+        if not isinstance(branch, Mapping) or part not in branch:
+            return isinstance(branch, list | tuple) and isinstance(part, int)
+        branch = branch[part]
+    return True

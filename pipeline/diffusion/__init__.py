@@ -1,0 +1,1 @@
+"""Noise schedule, the v-prediction process and samplers: plain torch."""

@@ -1,0 +1,5 @@
+"""Scores of ensembles of fields against the truth, deterministic references and figures: plain torch.
+
+`statistics` gives sums per window, `scores` the scores computed from merged sums, `baselines` the references
+that a model has to beat, and `figures` pictures (matplotlib is imported only there).
+"""

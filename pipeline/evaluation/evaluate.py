@@ -1,0 +1,102 @@
+"""Score a trained model, and the baselines, on windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.config import SamplingSettings
+from pipeline.data.batch import Batch
+from pipeline.data.windows import Windows
+from pipeline.evaluation.baselines import bicubic, nearest
+from pipeline.evaluation.scores import (
+    DeterministicAccumulator,
+    DeterministicScores,
+    EnsembleScores,
+    ScoreAccumulator,
+    crps_skill,
+)
+from pipeline.models.family import SuperResolutionModel
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a model and of what it must beat, on the same pixels.
+
+    Attributes
+    ----------
+    ensemble : EnsembleScores
+    mean : DeterministicScores
+        Of the model's conditional mean alone.
+    nearest, bicubic : DeterministicScores
+    """
+
+    ensemble: EnsembleScores
+    mean: DeterministicScores
+    nearest: DeterministicScores
+    bicubic: DeterministicScores
+
+    @property
+    def crps_skill(self) -> float:
+        """1 - CRPS / MAE of bicubic."""
+        return crps_skill(self.ensemble.crps, self.bicubic.mae)
+
+    def as_metrics(self) -> dict[str, float]:
+        """Give all scores as flat names for a tracker."""
+        metrics = {**self.ensemble.as_metrics(), "crps_skill": self.crps_skill}
+        for name in ("mean", "nearest", "bicubic"):
+            scores: DeterministicScores = getattr(self, name)
+            metrics |= {f"{name}_mae": scores.mae, f"{name}_rmse": scores.rmse}
+        return metrics
+
+
+@torch.no_grad()
+def evaluate(
+    model: SuperResolutionModel,
+    windows: Windows,
+    sampling: SamplingSettings,
+    *,
+    batch: int,
+    seed: int,
+    device: torch.device,
+) -> Evaluation:
+    """Score a model on all windows, in physical units.
+
+    Parameters
+    ----------
+    model : SuperResolutionModel
+        Trained, on `device`.
+    windows : Windows
+        With the model's context.
+    sampling : SamplingSettings
+        Sampler, evaluations and members.
+    batch : int
+        Windows at once; does not change the scores.
+    seed : int
+        Of the ensemble.
+    device : torch.device
+    """
+    model.eval()
+    pair = model.spec.pair
+    ensemble = ScoreAccumulator(pair)
+    fields = {name: DeterministicAccumulator() for name in ("mean", "nearest", "bicubic")}
+    for part in batches(windows, batch):
+        on_device = part.to(device)
+        members = model.sample(on_device, sampling, seed).cpu()
+        ensemble.update(members, part.fine, part.mask, part.last[:, 0], part.last_mask[:, 0])
+        predictions = {
+            "mean": model.predict_mean(on_device).cpu(),
+            "nearest": nearest(part.coarse, pair, part.coarse_mask),
+            "bicubic": bicubic(part.coarse, pair, part.coarse_mask),
+        }
+        for name, field in predictions.items():
+            fields[name].update(field, part.fine, part.mask)
+    return Evaluation(ensemble.result(), *(accumulator.result() for accumulator in fields.values()))
+
+
+def batches(windows: Windows, size: int) -> Iterator[Batch]:
+    """Give all windows in order, `size` at a time."""
+    for first in range(0, len(windows), size):
+        yield windows.batch(list(range(first, min(first + size, len(windows)))))

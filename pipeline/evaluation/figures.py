@@ -1,0 +1,250 @@
+"""Pictures of a super-resolved window and of a sweep, as matplotlib figures that the caller saves.
+
+Figures are made as objects, without pyplot: nothing global stays behind in a worker, no display is needed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from torch import Tensor
+
+from pipeline.data.coarsen import block_sum
+from pipeline.factors import FactorPair
+
+_MISSING = "0.72"
+_DRY = "white"
+_ROWS = 3  # fine frames shown at most
+_MEMBERS = 3  # members shown at most
+_COLOURS = {"bicubic": "0.55", "prior": "#E69F00", "tuned": "#0072B2"}  # Okabe and Ito, for the colour-blind
+
+
+def panel(
+    coarse: Tensor,
+    truth: Tensor,
+    bicubic: Tensor,
+    mean: Tensor,
+    members: Tensor,
+    mask: Tensor,
+    units: str,
+    title: str,
+    *,
+    coarse_mask: Tensor | None = None,
+    dry_below: float = 0.1,
+) -> Figure:
+    """Draw one window: LR, truth, bicubic, conditional mean, members and spread, with a row per fine frame.
+
+    All columns share one logarithmic colour scale; the spread is the members' standard deviation, in the same
+    units. Values below `dry_below` are white, missing pixels grey in every column, also where a prediction
+    exists.
+
+    Parameters
+    ----------
+    coarse : Tensor
+        (h, w), the refined LR frame.
+    truth, bicubic, mean : Tensor
+        (T, H, W); up to three frames are drawn, evenly chosen.
+    members : Tensor
+        (M, T, H, W); the first three are drawn.
+    mask : Tensor
+        (T, H, W), bool, True = valid.
+    units : str
+        For the colour bar.
+    title : str
+        Above everything.
+    coarse_mask : Tensor, optional
+        (h, w), bool, True = valid; none: cells with a valid pixel, unless NaN.
+    dry_below : float
+        Start of the colour scale, in `units`.
+    """
+    frames, height, _ = truth.shape
+    pair = FactorPair(height // coarse.shape[0], frames)
+    rows = sorted({round(i) for i in np.linspace(0, frames - 1, min(frames, _ROWS))})
+    members = members.float()
+    spread = members.std(dim=0) if members.shape[0] > 1 else torch.zeros_like(members[0])
+    columns: list[tuple[str, Tensor]] = [
+        ("Truth", truth),
+        ("Bicubic", bicubic),
+        ("Conditional mean", mean),
+        *((f"Member {i + 1}", members[i]) for i in range(min(members.shape[0], _MEMBERS))),
+        (f"Spread of {members.shape[0]}", spread),
+    ]
+    if coarse_mask is None:
+        coarse_mask = block_sum(mask.float(), pair)[0] > 0
+    coarse_image = _image(coarse, coarse_mask)
+    images = {name: [_image(field[t], mask[t]) for t in rows] for name, field in columns}
+
+    norm = _scale([coarse_image, *(image for column in images.values() for image in column)], dry_below)
+    colours = colormaps["viridis_r"].with_extremes(bad=_MISSING, under=_DRY)
+    side, top, bottom, left, right = 1.75, 0.65, 0.15, 0.15, 0.95  # inches
+    gap = 0.25 if frames > 1 else 0.02  # between LR and the rest, for the names of the rows
+    size = (left + side * (len(columns) + 1 + gap) + right, top + side * len(rows) + bottom)
+    figure = Figure(figsize=size, dpi=130)
+    grid = figure.add_gridspec(
+        len(rows),
+        len(columns) + 2,
+        width_ratios=[1, gap] + [1] * len(columns),
+        left=left / size[0],
+        right=1 - right / size[0],
+        top=1 - top / size[1],
+        bottom=bottom / size[1],
+        wspace=0.06,
+        hspace=0.06,
+    )
+
+    def draw(cell: Any, image: np.ndarray, heading: str | None) -> Any:
+        axes = figure.add_subplot(cell, xticks=[], yticks=[])
+        # LogNorm takes 0, which is dry, for missing: lift it just off zero, into the colour `under`.
+        lifted = np.ma.maximum(image, dry_below * 1e-3)
+        drawn = axes.imshow(lifted, cmap=colours, norm=norm, interpolation="nearest", origin="upper")
+        for spine in axes.spines.values():
+            spine.set(color="0.4", linewidth=0.6)
+        if heading is not None:
+            axes.set_title(heading, fontsize=10, pad=4)
+        return axes, drawn
+
+    # There is one LR frame for all fine ones: it stands once, centred beside them.
+    draw(grid[:, 0], coarse_image, f"LR (mean of {frames})" if frames > 1 else "LR")
+    for column, (name, pictures) in enumerate(images.items(), start=2):
+        for row, image in enumerate(pictures):
+            axes, drawn = draw(grid[row, column], image, name if row == 0 else None)
+            if column == 2 and frames > 1:
+                axes.set_ylabel(f"frame {rows[row] + 1}/{frames}", fontsize=9, labelpad=3)
+    bar_axes = figure.add_axes(
+        (1 - 0.82 * right / size[0], bottom / size[1], 0.14 / size[0], 1 - (top + bottom) / size[1])
+    )
+    bar = figure.colorbar(drawn, cax=bar_axes, extend="both")
+    bar.set_label(units, fontsize=10)
+    bar.ax.yaxis.set_major_locator(FixedLocator(_ticks(norm.vmin, norm.vmax, dense=len(rows) > 1)))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.tick_params(labelsize=9)
+    figure.suptitle(title, fontsize=12, x=left / size[0], y=1 - 0.1 / size[1], ha="left", va="top")
+    return figure
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One pair of a sweep's summary; scores in the data's units, on the same windows.
+
+    Attributes
+    ----------
+    pair : str
+        Label, as in `10x3`.
+    bicubic_mae, prior_crps, tuned_crps : float or None
+        None: not known, not drawn.
+    beta, context : float, int
+        The tuned values.
+    """
+
+    pair: str
+    bicubic_mae: float | None
+    prior_crps: float | None
+    tuned_crps: float | None
+    beta: float
+    context: int
+
+
+def sweep_figure(
+    rows: Sequence[SweepRow], units: str, title: str = "Tuned against the paper's prior"
+) -> Figure:
+    """Draw a sweep's summary: per pair the scores of bicubic, the prior and the tuned values on one line.
+
+    Bicubic's MAE is its CRPS, so the three stand on one axis; further left is better. Beside each line stand
+    the tuned beta and L, and the CRPS saved against the prior.
+
+    Parameters
+    ----------
+    rows : sequence of SweepRow
+        In the order to be drawn, from the top.
+    units : str
+        Of the scores.
+    title : str
+        Above the chart.
+    """
+    columns = ((1.04, "beta"), (1.19, "L"), (1.27, "CRPS vs prior"))  # in widths of the axes
+    size = (8.0, 1.75 + 0.42 * max(len(rows), 1))
+    figure = Figure(figsize=size, dpi=130)
+    axes = figure.add_axes((0.09, 0.72 / size[1], 0.61, 1 - (0.72 + 1.03) / size[1]))
+    labelled = {
+        "bicubic": ("bicubic (MAE)", [row.bicubic_mae for row in rows], "s", False),
+        "prior": ("paper's prior (CRPS)", [row.prior_crps for row in rows], "o", False),
+        "tuned": ("tuned (CRPS)", [row.tuned_crps for row in rows], "o", True),
+    }
+    for y, row in enumerate(rows):
+        known = [score for score in (row.bicubic_mae, row.prior_crps, row.tuned_crps) if score is not None]
+        if known:
+            axes.plot([min(known), max(known)], [y, y], color="0.85", linewidth=2, zorder=1)
+        saved = ""
+        if row.prior_crps and row.tuned_crps is not None:
+            saved = f"{100 * (row.tuned_crps / row.prior_crps - 1):+.1f} %"
+        texts = (f"{row.beta:.3g}", str(row.context), saved)
+        for (x, _), text in zip(columns, texts, strict=True):
+            axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
+    for name, (label, scores, marker, full) in labelled.items():
+        at = [(score, y) for y, score in enumerate(scores) if score is not None]
+        face = _COLOURS[name] if full else "white"
+        axes.scatter(
+            [x for x, _ in at],
+            [y for _, y in at],
+            label=label,
+            marker=marker,
+            s=55,
+            facecolor=face,
+            edgecolor=_COLOURS[name],
+            linewidth=1.8,
+            zorder=3 if full else 2,
+        )
+    across = axes.get_yaxis_transform()
+    for x, heading in columns:
+        axes.text(x, -0.75, heading, transform=across, va="center", fontsize=9, color="0.35")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.06)
+    axes.set_yticks(range(len(rows)), [row.pair for row in rows], fontsize=11)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"score on held-out windows, {units} (lower is better)", fontsize=10)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.suptitle(title, fontsize=12, x=0.02, y=1 - 0.1 / size[1], ha="left", va="top")
+    figure.legend(
+        loc="upper left", bbox_to_anchor=(0.01, 1 - 0.34 / size[1]), ncols=3, frameon=False, fontsize=9
+    )
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """Render a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _image(field: Tensor, valid: Tensor) -> np.ma.MaskedArray:
+    values = field.detach().float().cpu().numpy()
+    return np.ma.masked_where(~valid.cpu().numpy() | ~np.isfinite(values), values)
+
+
+def _scale(images: Sequence[np.ma.MaskedArray], low: float) -> Any:
+    """Give a scale from `low` to nearly the largest value; a decade at least, so drizzle looks weak."""
+    values = np.concatenate([image.compressed() for image in images])
+    high = float(np.quantile(values, 0.999)) if values.size else 0.0
+    return LogNorm(low, max(high, 10 * low))
+
+
+def _ticks(low: float, high: float, *, dense: bool) -> list[float]:
+    """Give 1, 2, 5 (1, 3 if not dense) times powers of ten, from `low` to `high`."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if dense else (1, 3))]
+    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]

@@ -1,0 +1,78 @@
+"""Small whole files on any fsspec URL, written so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+
+def resolve(url: str) -> str:
+    """Make a local path absolute; leave a URL with a protocol as it is."""
+    if "://" in url:
+        return url
+    return os.path.abspath(os.path.expanduser(url))
+
+
+def join(url: str, *parts: str) -> str:
+    """Join path parts to a URL or a path."""
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def _open(url: str):  # noqa: ANN202 - fsspec has no types
+    import fsspec
+
+    return fsspec.core.url_to_fs(url)
+
+
+def exists(url: str) -> bool:
+    """Tell whether a file or a folder is there."""
+    fs, path = _open(url)
+    return bool(fs.exists(path))
+
+
+def read_bytes(url: str) -> bytes:
+    """Read a file.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    fs, path = _open(url)
+    content: bytes = fs.cat_file(path)
+    return content
+
+
+def read_text(url: str) -> str:
+    """Read a UTF-8 file."""
+    return read_bytes(url).decode()
+
+
+def write_bytes(url: str, content: bytes) -> None:
+    """Write a file whole or not at all: locally by rename, on object stores a put is atomic by itself."""
+    fs, path = _open(url)
+    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    else:
+        fs.pipe_file(path, content)
+
+
+def write_text(url: str, content: str) -> None:
+    """Write a UTF-8 file whole or not at all."""
+    write_bytes(url, content.encode())
+
+
+def remove(url: str) -> None:
+    """Delete a file; nothing happens if there is none."""
+    fs, path = _open(url)
+    if fs.exists(path):
+        fs.rm_file(path)

@@ -1,0 +1,1 @@
+"""Model families: plain torch, no Ray, no MLflow, no file paths."""

@@ -1,0 +1,126 @@
+"""The contract between a model family and everything that trains, tunes and samples it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import ModelSettings, SamplingSettings, TrainingSettings
+from pipeline.data.batch import Batch
+from pipeline.factors import FactorPair, ScaleParameters
+
+if TYPE_CHECKING:
+    from pipeline.data.scaling import ValueTransform
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage of a family.
+
+    Attributes
+    ----------
+    name : str
+    trains : tuple of str
+        Names of the submodules whose parameters it trains; all others stay fixed.
+    depends_on : frozenset of str
+        The scale parameters (of `beta`, `context`, `conservation`) that its weights depend on. Trials that agree in
+        these share one trained stage.
+    steps : int
+    """
+
+    name: str
+    trains: tuple[str, ...]
+    depends_on: frozenset[str]
+    steps: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build an untrained model; what is stored beside its weights.
+
+    Attributes
+    ----------
+    pair : FactorPair
+    parameters : ScaleParameters
+    settings : ModelSettings
+    transform : ValueTransform
+        Fitted on training data.
+    scale : float
+        Largest coarse training value: the amount that x = 1 stands for in f(x).
+    statics : tuple of str
+        Names of the static covariates, in channel order.
+    """
+
+    pair: FactorPair
+    parameters: ScaleParameters
+    settings: ModelSettings
+    transform: ValueTransform
+    scale: float
+    statics: tuple[str, ...] = ()
+
+
+class SuperResolutionModel(nn.Module, ABC):
+    """What every family implements."""
+
+    spec: ModelSpec
+
+    @staticmethod
+    @abstractmethod
+    def stages(settings: ModelSettings, training: TrainingSettings) -> tuple[Stage, ...]:
+        """List the training stages in order."""
+
+    @abstractmethod
+    def prepare(self, stage: str, batches: Iterable[Batch]) -> None:
+        """Compute what a stage needs from training batches before it starts, such as a residual's scale."""
+
+    @abstractmethod
+    def loss(self, stage: str, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Give a stage's masked training loss, a scalar; all randomness comes from `generator` (on the CPU)."""
+
+    @abstractmethod
+    def predict_mean(self, batch: Batch) -> Tensor:
+        """Give the deterministic prediction (B, tau, H, W) in physical units."""
+
+    @abstractmethod
+    def sample(self, batch: Batch, sampling: SamplingSettings, seed: int) -> Tensor:
+        """Draw an ensemble (B, members, tau, H, W) in physical units; a member depends on seed and place only."""
+
+    def stage_state(self, stage: Stage) -> dict[str, Tensor]:
+        """Give the weights and buffers that a stage trained or prepared."""
+        return {k: v for k, v in self.state_dict().items() if k.split(".")[0] in stage.trains}
+
+    def load_stage(self, stage: Stage, state: dict[str, Tensor]) -> None:
+        """Load what `stage_state` gave.
+
+        Raises
+        ------
+        ValueError
+            If the names differ from this model's.
+        """
+        expected = self.stage_state(stage).keys()
+        if state.keys() != expected:
+            odd = sorted(state.keys() ^ expected)
+            raise ValueError(f"stage {stage.name}: {len(odd)} names differ from the model's, first {odd[0]}")
+        self.load_state_dict(state, strict=False)
+
+
+def build_model(spec: ModelSpec, seed: int) -> SuperResolutionModel:
+    """Build an untrained model with weights drawn from `seed`, whatever ran before."""
+    from pipeline.models.scale_adaptive.family import ScaleAdaptive
+
+    families = {"scale_adaptive": ScaleAdaptive}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # torch's initialisers take no generator
+        return families[spec.settings.family](spec)
+
+
+def family_stages(settings: ModelSettings, training: TrainingSettings) -> tuple[Stage, ...]:
+    """List a family's stages without building it."""
+    from pipeline.models.scale_adaptive.family import ScaleAdaptive
+
+    return {"scale_adaptive": ScaleAdaptive}[settings.family].stages(settings, training)

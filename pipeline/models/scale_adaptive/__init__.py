@@ -1,0 +1,1 @@
+"""The scale-adaptive family: conditional mean plus residual diffusion, retuned per factor pair."""

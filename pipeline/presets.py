@@ -1,0 +1,51 @@
+"""Three sizes of everything, as one table: `tiny` for tests, `small` for a laptop, `paper` as published.
+
+A preset only fills what it names; the defaults of `pipeline.config` hold for the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_COLUMNS = ("tiny", "small", "paper")
+
+_TABLE: dict[str, tuple[Any, Any, Any]] = {
+    # key                            tiny       small              paper
+    "data.patch":                   (24,        48,                100),
+    "data.synthetic.frames":        (64,        240,               2000),
+    "data.synthetic.height":        (48,        192,               400),
+    "data.synthetic.width":         (48,        192,               400),
+    "model.mean_widths":            ((8, 16),   (16, 32, 48),      (16, 32, 64, 128, 256)),
+    "model.mean_kernels":           ((3, 1),    (3, 1, 1),         (3, 3, 1, 1, 1)),
+    "model.mean_temporal_from":     (0,         1,                 0),
+    "model.denoiser_widths":        ((8, 16),   (16, 32, 48),      (64, 128, 256, 512)),
+    "model.denoiser_kernels":       ((3, 1),    (1, 1, 3),         (3, 3, 1, 1)),
+    "model.heads":                  (2,         4,                 4),
+    "model.token_width":            (8,         32,                128),
+    "training.mean_steps":          (12,        300,               60_000),
+    "training.residual_steps":      (12,        400,               60_000),
+    "training.batch":               (4,         8,                 8),
+    "training.learning_rate":       (2e-3,      2e-3,              1e-4),
+    "training.warmup_steps":        (2,         40,                500),
+    "training.ema":                 (0.5,       0.98,              0.999),
+    "training.report_every":        (6,         50,                100),
+    "training.checkpoint_every":    (6,         200,               1000),
+    "sampling.members":             (4,         8,                 16),
+    "scoring.windows":              (4,         48,                512),
+    "scoring.test_windows":         (4,         96,                2048),
+    "tuning.max_context":           (4,         6,                 16),
+}  # fmt: skip
+
+
+def _column(index: int) -> dict[str, Any]:
+    preset: dict[str, Any] = {}
+    for key, values in _TABLE.items():
+        *parents, last = key.split(".")
+        branch = preset
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[last] = values[index]
+    return preset
+
+
+PRESETS: dict[str, dict[str, Any]] = {name: _column(index) for index, name in enumerate(_COLUMNS)}

@@ -1,0 +1,89 @@
+"""A recipe: which hyperparameters to use for which factor pair, and where each came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+from pipeline.factors import FactorPair, PairField, ScaleParameters
+from pipeline.files import read_text, write_text
+from pipeline.prior import PUBLISHED, paper_prior
+
+
+class Origin(StrEnum):
+    """Where an entry's values came from."""
+
+    PAPER = "paper"  # published, or by the rule of `pipeline.prior`
+    TUNED = "tuned"  # the best trial of a finished study
+    PREDICTED = "predicted"  # from scaling laws fitted to tuned entries
+
+
+class RecipeEntry(BaseModel):
+    """The values of one pair.
+
+    Attributes
+    ----------
+    pair : FactorPair
+    parameters : ScaleParameters
+    origin : Origin
+    score : float or None
+        Fair CRPS on held-out windows in the store's units; only tuned entries have one.
+    study : str or None
+        Name of the study that found it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pair: PairField
+    parameters: ScaleParameters
+    origin: Origin
+    score: float | None = Field(None, ge=0)
+    study: str | None = None
+
+
+class Recipe(BaseModel):
+    """Entries for any number of pairs; a pair that has none takes the paper's prior."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str | None = None
+    entries: tuple[RecipeEntry, ...] = ()
+
+    @classmethod
+    def paper(cls, pairs: Iterable[FactorPair] = tuple(PUBLISHED)) -> Recipe:
+        """Give the paper's values for `pairs` (the four published ones unless told otherwise)."""
+        return cls(
+            entries=tuple(RecipeEntry(pair=p, parameters=paper_prior(p), origin=Origin.PAPER) for p in pairs)
+        )
+
+    @classmethod
+    def load(cls, url: str) -> Recipe:
+        """Read a recipe from a YAML file at any fsspec URL.
+
+        Raises
+        ------
+        UserError
+            If it is missing or not a recipe.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(read_text(url)))
+        except FileNotFoundError as error:
+            raise UserError(f"recipe {url}: no such file") from error
+        except (yaml.YAMLError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"recipe {url}: not a valid recipe ({reason})") from error
+
+    def save(self, url: str) -> None:
+        """Write the recipe as YAML, whole or not at all."""
+        write_text(url, yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False))
+
+    def entry(self, pair: FactorPair) -> RecipeEntry:
+        """Give the entry of `pair`, or the paper's prior where there is none."""
+        for entry in self.entries:
+            if entry.pair == pair:
+                return entry
+        return RecipeEntry(pair=pair, parameters=paper_prior(pair), origin=Origin.PAPER)

@@ -1,0 +1,83 @@
+"""From a specification and windows to a trained model: its stages in order, finished ones taken from a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.config import TrainingSettings
+from pipeline.data.windows import Windows
+from pipeline.models.family import ModelSpec, Stage, SuperResolutionModel, build_model
+from pipeline.training.checkpoint import StageCheckpoint
+from pipeline.training.loop import StepReport, train_stage
+
+
+class StageCache(Protocol):
+    """Where finished stages are shared between trainings."""
+
+    def fetch_or_claim(self, stage: Stage, spec: ModelSpec) -> dict[str, Tensor] | None:
+        """Give a finished stage's weights, or None once this training has the right to make them."""
+        ...
+
+    def publish(self, stage: Stage, spec: ModelSpec, state: dict[str, Tensor]) -> None:
+        """Keep a finished stage and end the claim."""
+        ...
+
+    def renew(self, stage: Stage, spec: ModelSpec) -> None:
+        """Say that the claim is still alive."""
+        ...
+
+
+def fit(
+    spec: ModelSpec,
+    windows: Windows,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    cache: StageCache | None = None,
+    checkpoint_url: str | None = None,
+    on_report: Callable[[StepReport], None] | None = None,
+) -> SuperResolutionModel:
+    """Train all stages of a model.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    windows : Windows
+        Training windows with the spec's context.
+    settings : TrainingSettings
+    seed : int
+        Of the weights and of every step.
+    device : torch.device
+    cache : StageCache, optional
+    checkpoint_url : str, optional
+        Prefix of the files that unfinished stages are kept in.
+    on_report : callable, optional
+        Called as `train_stage` does; a stage that comes from the cache reports once, with a loss of NaN.
+    """
+    model = build_model(spec, seed)
+    for stage in type(model).stages(spec.settings, settings):
+        state = cache.fetch_or_claim(stage, spec) if cache else None
+        if state is not None:
+            model.load_stage(stage, state)
+            if on_report:
+                on_report(StepReport(stage.name, stage.steps, stage.steps, float("nan"), 0.0, 0.0))
+            continue
+
+        def report(step: StepReport, stage: Stage = stage) -> None:
+            if cache:
+                cache.renew(stage, spec)
+            if on_report:
+                on_report(step)
+
+        checkpoint = StageCheckpoint(f"{checkpoint_url}-{stage.name}.ckpt") if checkpoint_url else None
+        train_stage(
+            model, stage, windows, settings, seed=seed, device=device, checkpoint=checkpoint, on_report=report
+        )
+        if cache:
+            cache.publish(stage, spec, model.stage_state(stage))
+    return model.to(device).eval().requires_grad_(False)
