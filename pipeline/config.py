@@ -76,7 +76,7 @@ class ModelSettings(Settings):
     family: Literal["scale_adaptive"] = "scale_adaptive"
     mean_widths: tuple[int, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="U-Net of the mean, per level")
     mean_kernels: tuple[int, ...] = Field((3, 3, 1, 1, 1), description="local spatial attention, per level")
-    mean_temporal_from: int = Field(0, ge=0, description="first level with temporal attention; 0 is full resolution")
+    mean_context_at: Literal["full", "half"] = Field("full", description="resolution at which context frames join the last")
     denoiser_widths: tuple[int, ...] = Field((64, 128, 256, 512), min_length=2)
     denoiser_kernels: tuple[int, ...] = Field((3, 3, 1, 1))
     heads: int = Field(4, ge=1)
@@ -116,7 +116,9 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that sampling uses")
-    augment: bool = Field(True, description="turn and mirror training windows at random")
+    augment: bool = Field(
+        False, description="turn and mirror training windows at random; the prevailing direction of motion is then lost"
+    )
     amp: bool = Field(True, description="bfloat16 autocast where the device is a GPU")
     report_every: int = Field(50, ge=1, description="steps between reports")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints of an unfinished stage")

@@ -17,7 +17,7 @@ MISSING = 65535
 def write_knmi(
     path, counts, end="26-AUG-2010;00:05:00.000", start="26-AUG-2010;00:00:00.000", formula="GEO=0.01*PV+0.0"
 ):
-    """Write the parts of KNMI's layout that the reader uses; out of image is 65534, to tell it from missing."""
+    """Write the parts of KNMI's layout that are read; out of image is 65534, to tell it from missing."""
     rows, columns = counts.shape
     with h5py.File(path, "w") as file:
         file["image1/image_data"] = counts.astype("u2")
@@ -261,10 +261,11 @@ def test_bad_file_is_one_line_that_names_it(tmp_path, make, message):
 @pytest.mark.parametrize(
     ("text", "factor"),
     [
-        ("mm/h", 1), ("mm h-1", 1), ("mm hr-1", 1), ("mm h**-1", 1), ("mm h^-1", 1), ("mm.hour-1", 1), ("MM/HR", 1),
+        ("mm/h", 1), ("mm h-1", 1), ("mm hr-1", 1), ("mm h**-1", 1), ("mm h^-1", 1),
+        ("mm.hour-1", 1), ("MM/HR", 1),
         ("kg m-2 s-1", 3600), ("kg/m2/s", 3600), ("kg m**-2 s**-1", 3600), ("s-1 kg m-2", 3600),
-        ("mm s-1", 3600), ("m s-1", 3.6e6), ("m h-1", 1000), ("mm/day", 1 / 24), ("mm d-1", 1 / 24), ("mm/min", 60),
-        ("mm", 12), ("kg m-2", 12),
+        ("mm s-1", 3600), ("m s-1", 3.6e6), ("m h-1", 1000), ("mm/day", 1 / 24), ("mm d-1", 1 / 24),
+        ("mm/min", 60), ("mm", 12), ("kg m-2", 12),
     ],
 )  # fmt: skip
 def test_units_become_mm_per_hour(text, factor):
@@ -273,7 +274,7 @@ def test_units_become_mm_per_hour(text, factor):
 
 @pytest.mark.parametrize("text", ["dBZ", "", "K", "mm h", "kg m-1 s-1", "5 mm", "m2 s-1"])
 def test_unknown_units_are_refused(text):
-    with pytest.raises(UserError, match="a.nc: units .*--units UNITS"):
+    with pytest.raises(UserError, match=r"a\.nc: units .*--units UNITS"):
         units.to_mm_per_hour(text, 300, "a.nc")
 
 

@@ -166,7 +166,7 @@ def test_store_without_manifest_is_incomplete_and_replaced(tmp_path):
     os.remove(tmp_path / "a" / manifest.MANIFEST)
     (tmp_path / "a" / manifest.MARKER).write_text("{}")
     (tmp_path / "a" / "precipitation" / "c" / "leftover").write_text("x")
-    with pytest.raises(UserError, match="incomplete, .* run the same ingest command again"):
+    with pytest.raises(UserError, match=r"incomplete, .* run the same ingest command again"):
         FieldStore.open(url)
     assert write(url).info.fingerprint == good
     assert not (tmp_path / "a" / "precipitation" / "c" / "leftover").exists()

@@ -43,7 +43,7 @@ class ScaleAdaptive(SuperResolutionModel):
         self.schedule = linear_schedule(spec.parameters.beta, settings.noise_steps)
         channels = 2 + statics  # field, its mask, covariates
         self.mean = ConditionalMean(
-            channels, tau, settings.mean_widths, settings.mean_kernels, settings.heads, settings.mean_temporal_from
+            channels, tau, settings.mean_widths, settings.mean_kernels, settings.heads, settings.mean_context_at
         )
         self.tokens = TemporalTokens(channels, settings.token_width, settings.heads, settings.token_layers)
         self.denoiser = Denoiser(

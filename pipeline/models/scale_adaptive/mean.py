@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +29,9 @@ class ConditionalMean(nn.Module):
     kernels : tuple of int
         Neighbourhood of the local attention, per level.
     heads : int
-    temporal_from : int
-        First level with temporal attention; the full-resolution level costs most.
+    context_at : {"full", "half"}
+        Resolution at which the context frames meet the last one. They are coarse fields interpolated to the fine grid:
+        at half resolution nothing of them is lost for s >= 2, and the first level costs 1 / L.
     """
 
     def __init__(
@@ -37,14 +41,14 @@ class ConditionalMean(nn.Module):
         widths: tuple[int, ...],
         kernels: tuple[int, ...],
         heads: int,
-        temporal_from: int = 0,
+        context_at: Literal["full", "half"] = "full",
     ) -> None:
         super().__init__()
-        self.temporal_from = temporal_from
+        self.first_temporal = 1 if context_at == "half" else 0
         self.lift = nn.Conv2d(channels, widths[0], 3, padding=1)
         widths_in = (widths[0], *widths[:-1])
         self.temporal = nn.ModuleList(
-            TemporalAttention(width, heads) if level >= temporal_from else nn.Identity()
+            TemporalAttention(width, heads) if level >= self.first_temporal else nn.Identity()
             for level, width in enumerate(widths_in)
         )
         self.encode = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths_in, widths, strict=True))
@@ -58,17 +62,23 @@ class ConditionalMean(nn.Module):
         """Frames (B, L, channels, H, W), first channel the interpolated field, to (B, tau, H, W), not negative."""
         B, L = frames.shape[:2]
         last_field = frames[:, -1, :1]  # (B, 1, H, W)
-        x = self.lift(frames.flatten(0, 1))  # (BL, C, H, W)
+        x = self.lift(frames.flatten(0, 1)).unflatten(0, (B, L))  # (B, L, C, H, W)
         skips: list[Tensor] = []
         for level, (temporal, encode, local) in enumerate(zip(self.temporal, self.encode, self.local, strict=True)):
             if level:
-                x = halve(x)
-            if level >= self.temporal_from:
-                x = temporal(x.unflatten(0, (B, L))).flatten(0, 1)
-            x = encode(x)
-            skips.append(local(x.unflatten(0, (B, L))[:, -1]))  # (B, C, H, W) of the last frame
+                x = _each_frame(halve, x)
+            if level >= self.first_temporal:
+                x = _each_frame(encode, temporal(x))
+            else:  # only the last frame; the others join it one level down
+                x = torch.cat([x[:, :-1], encode(x[:, -1])[:, None]], dim=1)
+            skips.append(local(x[:, -1]))  # (B, C, H, W)
         y = skips.pop()
         for decode, skip in zip(reversed(self.decode), reversed(skips), strict=True):
             y = decode(torch.cat([enlarge_to(y, skip), skip], dim=1))
         return (last_field + self.head(y)).relu()
 
+
+
+def _each_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function of images to every frame of (B, L, C, H, W)."""
+    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -1,0 +1,46 @@
+"""The data set of a job: the store it names, or the embedded synthetic rain."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+
+from tqdm import tqdm
+
+from pipeline.config import DataSettings
+from pipeline.data.store import FieldStore, write_store
+from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
+from pipeline.errors import UserError
+from pipeline.files import exists, join
+
+
+def open_dataset(settings: DataSettings, output: str) -> FieldStore:
+    """Open the configured store; without one, open synthetic rain under `output`, made on first use.
+
+    Raises
+    ------
+    UserError
+        If the named store cannot be used.
+    """
+    if settings.store is not None:
+        return FieldStore.open(settings.store)
+    synthetic = settings.synthetic
+    key = hashlib.sha256(synthetic.model_dump_json().encode()).hexdigest()[:8]
+    url = join(output, "stores", f"synthetic-{key}.zarr")
+    if exists(join(url, "finescale.json")):
+        try:
+            return FieldStore.open(url)
+        except UserError as error:
+            raise UserError(f"{error}; or delete {url}, it is made again") from error
+    y, x = synthetic_coordinates(synthetic)
+    with tqdm(total=synthetic.frames, desc="synthetic rain", unit="frame", file=sys.stderr, disable=None) as bar:
+        return write_store(
+            url,
+            synthetic_rain(synthetic),
+            times=synthetic_times(synthetic),
+            y=y,
+            x=x,
+            name="synthetic",
+            source={"generator": synthetic.model_dump(mode="json")},
+            progress=bar.update,
+        )

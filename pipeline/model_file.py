@@ -1,0 +1,119 @@
+"""A finished model as two files any tool can read: `model.safetensors` and `model.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from pipeline import __version__
+from pipeline.config import ModelSettings, SamplingSettings
+from pipeline.data.scaling import ValueTransform
+from pipeline.errors import UserError
+from pipeline.factors import FactorPair, ScaleParameters
+from pipeline.files import join, read_bytes, read_text, write_bytes, write_text
+from pipeline.models.family import ModelSpec, SuperResolutionModel, build_model
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+FORMAT = 1
+
+
+def save_model(
+    url: str,
+    model: SuperResolutionModel,
+    *,
+    sampling: SamplingSettings,
+    data: dict[str, Any],
+    scores: dict[str, float],
+) -> None:
+    """Write a model to a folder; `model.json` comes last and vouches for the weights.
+
+    Parameters
+    ----------
+    url : str
+        Folder at any fsspec URL.
+    model : SuperResolutionModel
+    sampling : SamplingSettings
+        How the scores were drawn, and how the model should be used.
+    data : dict
+        Name, variable, units, cadence and fingerprint of the training data.
+    scores : dict
+        Held-out scores by name.
+    """
+    from safetensors.torch import save
+
+    spec = model.spec
+    weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    card = {
+        "format": FORMAT,
+        "family": spec.settings.family,
+        "pair": str(spec.pair),
+        "parameters": spec.parameters.model_dump(mode="json"),
+        "settings": spec.settings.model_dump(mode="json"),
+        "transform": spec.transform.model_dump(mode="json"),
+        "scale": spec.scale,
+        "statics": list(spec.statics),
+        "sampling": sampling.model_dump(mode="json"),
+        "data": data,
+        "scores": scores,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "versions": {"finescale": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    write_bytes(join(url, WEIGHTS), weights)
+    write_text(join(url, CARD), json.dumps(card, indent=2, allow_nan=False) + "\n")
+
+
+def load_card(url: str) -> dict[str, Any]:
+    """Read a model's description.
+
+    Raises
+    ------
+    UserError
+        If there is no model at `url`, or it was written by a newer version.
+    """
+    try:
+        card: dict[str, Any] = json.loads(read_text(join(url, CARD)))
+    except FileNotFoundError as error:
+        raise UserError(f"model {url}: no {CARD} there; give the folder of a finished model") from error
+    except ValueError as error:
+        raise UserError(f"model {url}: {CARD} is not JSON; the model is damaged") from error
+    if card.get("format", 0) > FORMAT:
+        raise UserError(f"model {url}: written by a newer version (format {card['format']}); upgrade finescale")
+    return card
+
+
+def load_model(url: str) -> SuperResolutionModel:
+    """Load a model for use, on the CPU.
+
+    Raises
+    ------
+    UserError
+        If it is missing, damaged or newer than this version.
+    """
+    from safetensors.torch import load
+
+    card = load_card(url)
+    weights = read_bytes(join(url, WEIGHTS))
+    if hashlib.sha256(weights).hexdigest() != card["sha256"]:
+        raise UserError(f"model {url}: {WEIGHTS} is damaged (its SHA-256 differs from {CARD})")
+    spec = ModelSpec(
+        pair=FactorPair.parse(card["pair"]),
+        parameters=ScaleParameters.model_validate(card["parameters"]),
+        settings=ModelSettings.model_validate(card["settings"]),
+        transform=ValueTransform.model_validate(card["transform"]),
+        scale=card["scale"],
+        statics=tuple(card["statics"]),
+    )
+    model = build_model(spec, seed=0)
+    model.load_state_dict(load(weights))
+    return model.eval().requires_grad_(False)
+
+
+def describe_data(info: Any) -> dict[str, Any]:
+    """Give what a model remembers of its training data, from a `StoreInfo`."""
+    wanted = ("name", "variable", "units", "cadence_seconds", "start", "end", "fingerprint", "crs")
+    return {key: value for key, value in asdict(info).items() if key in wanted}

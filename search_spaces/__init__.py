@@ -1,0 +1,1 @@
+"""One module per family: plain functions that a scientist edits."""
