@@ -152,6 +152,7 @@ class TuningSettings(Settings):
     cpus_per_trial: float = Field(1.0, gt=0)
     gpus_per_trial: float = Field(0.0, ge=0, description="may be a fraction, as in 0.25")
     concurrent_trials: int | None = Field(None, ge=1, description="none: as many as the cluster holds")
+    storage: str | None = Field(None, description="Optuna database URL; none: a journal file under output")
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$", description="sweep name; none: derived from data and settings")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -28,7 +29,6 @@ _DEFAULTS = {
     "GIT_PYTHON_REFRESH": "quiet",
     # gcsfs: its experimental bucket probing takes half a minute per call against an emulator.
     "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-    "OPTUNA_LOGGING_LEVEL": "WARNING",
 }
 
 
@@ -36,6 +36,8 @@ def prepare() -> None:
     """Set every switch the user has not set."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for library in ("mlflow", "optuna", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def in_ray_job() -> bool:

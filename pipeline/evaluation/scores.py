@@ -218,7 +218,9 @@ class ScoreAccumulator:
             (B, h, w), bool, True = valid.
         """
         statistics = ensemble_statistics(members, truth, mask)
-        self._conservation.append(conservation_statistics(members, mask, coarse, coarse_mask, self.pair))
+        # Whole cells: a model in use does not know which fine pixels will be valid, so it fills and conserves all.
+        whole = torch.ones_like(mask)
+        self._conservation.append(conservation_statistics(members, whole, coarse, coarse_mask, self.pair))
         self._parts.append(statistics)
 
     @property

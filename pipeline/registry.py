@@ -1,0 +1,124 @@
+"""Registered models: each pair's best model, loadable through MLflow without Ray and without pickle."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import join, read_bytes
+from pipeline.model_file import CARD, WEIGHTS, load_model
+from pipeline.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+def register(tracker: Tracker, run_id: str, model_url: str, name: str, *, crps: float, data_fingerprint: str) -> str:
+    """Store a model with its run and register it.
+
+    It becomes the champion if there is none, or if it scores better on the same data; else the challenger.
+
+    Parameters
+    ----------
+    tracker : Tracker
+    run_id : str
+    model_url : str
+        Folder of the model.
+    name : str
+        Registered name.
+    crps : float
+        On the test split.
+    data_fingerprint : str
+        Scores compare only on the same data.
+
+    Returns
+    -------
+    str
+        `models:/NAME@ALIAS`.
+    """
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+
+    client = tracker.client
+    with tempfile.TemporaryDirectory() as folder:
+        data, packed = Path(folder) / "data", Path(folder) / "model"
+        data.mkdir()
+        for file in (WEIGHTS, CARD):
+            (data / file).write_bytes(read_bytes(join(model_url, file)))
+        mlflow.pyfunc.save_model(
+            packed, loader_module="pipeline.registry", data_path=str(data), pip_requirements=["finescale"]
+        )
+        client.log_artifacts(run_id, str(packed), "model")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.run_id == run_id and known.tags.get("source") == model_url:
+            return f"models:/{name}/{known.version}"  # the sweep was started again after it had ended
+    champion = _champion(client, name)
+    version = client.create_model_version(
+        name,
+        source=f"runs:/{run_id}/model",
+        run_id=run_id,
+        tags={"test_crps": repr(crps), "data_fingerprint": data_fingerprint, "source": model_url},
+    ).version
+    better = champion is None or (
+        champion.get("data_fingerprint") == data_fingerprint and crps < float(champion["test_crps"])
+    )
+    alias = CHAMPION if better else CHALLENGER
+    client.set_registered_model_alias(name, alias, version)
+    return f"models:/{name}@{alias}"
+
+
+def _champion(client: Any, name: str) -> Mapping[str, str] | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags: Mapping[str, str] = client.get_model_version_by_alias(name, CHAMPION).tags
+    except MlflowException:
+        return None
+    return tags
+
+
+class _Predictor:
+    """What `mlflow.pyfunc.load_model(...)` gives: `predict({"coarse": (B, L, h, w) array})` to members."""
+
+    def __init__(self, folder: str) -> None:
+        from pipeline.model_file import load_card
+
+        self.model = load_model(folder)
+        self.sampling = load_card(folder)["sampling"]
+
+    def predict(self, inputs: Mapping[str, Any], params: Mapping[str, Any] | None = None) -> Any:
+        """Refine coarse frames in physical units; NaN is missing. Gives (B, members, tau, H, W)."""
+        import numpy as np
+        import torch
+
+        from pipeline.config import SamplingSettings
+        from pipeline.data.batch import Batch
+
+        coarse = torch.as_tensor(np.asarray(inputs["coarse"], dtype=np.float32))
+        pair, known = self.model.spec.pair, torch.isfinite(coarse)
+        B, _, h, w = coarse.shape
+        shape = (B, pair.time, h * pair.space, w * pair.space)
+        statics = torch.as_tensor(np.asarray(inputs.get("statics", np.zeros((B, 0, *shape[2:]))), dtype=np.float32))
+        # Windows are told apart by their place, which their noise belongs to: here, one after the other in time.
+        position = torch.stack([torch.tensor([i * pair.time, 0, 0]) for i in range(B)])
+        batch = Batch(
+            fine=torch.zeros(shape), mask=torch.ones(shape, dtype=torch.bool), coarse=torch.where(known, coarse, 0.0),
+            coarse_mask=known, statics=statics, position=position,
+        )  # fmt: skip
+        sampling = SamplingSettings.model_validate({**self.sampling, **(params or {})})
+        with torch.no_grad():
+            return self.model.sample(batch, sampling, seed=int(inputs.get("seed", 0))).numpy()
+
+
+def _load_pyfunc(path: str) -> _Predictor:
+    """Entry point that MLflow calls."""
+    return _Predictor(path)

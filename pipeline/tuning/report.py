@@ -1,0 +1,268 @@
+"""The end of a sweep: test scores of each pair's best model, its registration, the table, the recipe, the figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Config
+from pipeline.data.store import FieldStore
+from pipeline.factors import FactorPair, ScaleParameters
+from pipeline.files import join
+from pipeline.recipe import Origin, Recipe, RecipeEntry
+from pipeline.tuning.study import Finished
+
+if TYPE_CHECKING:
+    from pipeline.tuning.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """A tuned pair, scored on the test split.
+
+    Attributes
+    ----------
+    pair : FactorPair
+    best : Finished
+        The trial with the lowest validation CRPS.
+    test : dict
+        Its test scores by name.
+    prior_test : dict or None
+        Those of the paper's prior, if its trial was scored.
+    trials : int
+        Finished trials.
+    """
+
+    pair: FactorPair
+    best: Finished
+    test: dict[str, float]
+    prior_test: dict[str, float] | None
+    trials: int
+
+
+def report(sweep: Sweep, summary_run: str, runs: dict[FactorPair, str]) -> bool:
+    """Evaluate, register, print and record; ends the studies' and the summary's runs.
+
+    Returns
+    -------
+    bool
+        Whether every pair has a scored trial.
+    """
+    results = _evaluate(sweep)
+    models = {}
+    for result in results:
+        models[result.pair] = _record_study(sweep, result, runs[result.pair])
+        sweep.tracker.end(runs[result.pair], "FINISHED")
+    for pair, study in sweep.studies.items():
+        if study.best() is None:
+            print(f"{pair}: no trial could be scored; see its runs for the reasons")
+            sweep.tracker.end(runs[pair], "FAILED")
+
+    units = sweep.store.info.units
+    text = table(results, units)
+    print(f"\n{text}\n")
+    recipe = Recipe(
+        dataset=sweep.store.info.name,
+        entries=tuple(
+            RecipeEntry(
+                pair=r.pair, parameters=r.best.parameters, origin=Origin.TUNED, score=r.test["crps"],
+                study=sweep.studies[r.pair].name,
+            )
+            for r in results
+        ),
+    )  # fmt: skip
+    recipe_url = join(sweep.config.output, "recipes", f"{sweep.name}.yaml")
+    recipe.save(recipe_url)
+    _record_summary(sweep, summary_run, results, text, recipe_url)
+    complete = len(results) == len(sweep.studies)
+    sweep.tracker.end(summary_run, "FINISHED" if complete else "FAILED")
+    print(f"recipe: {recipe_url}")
+    for pair, model in models.items():
+        print(f"model of {pair}: {model}")
+    print(f"compare the runs: {_how_to_look(sweep)}")
+    return complete
+
+
+def _evaluate(sweep: Sweep) -> list[PairResult]:
+    """Score the best and the prior's model of every pair on the test split, in parallel on the cluster."""
+    import ray
+
+    from pipeline.tuning.sweep import remotely
+    from pipeline.tuning.trial import score_saved
+
+    task = remotely(score_saved, sweep.config)
+    pending: list[tuple[FactorPair, Finished, Any, Any]] = []
+    for pair, study in sweep.studies.items():
+        best, prior = study.best(), study.prior()
+        if best is None:
+            continue
+        best_score = task.remote(sweep.config, sweep.store, best.model_url, "test")
+        same = prior is None or prior.number == best.number
+        prior_score = None if same or prior is None else task.remote(sweep.config, sweep.store, prior.model_url, "test")
+        pending.append((pair, best, best_score, best_score if same and prior else prior_score))
+    return [
+        PairResult(
+            pair,
+            best,
+            ray.get(score).as_metrics(),
+            ray.get(prior_score).as_metrics() if prior_score is not None else None,
+            len(sweep.studies[pair].finished),
+        )
+        for pair, best, score, prior_score in pending
+    ]
+
+
+def _record_study(sweep: Sweep, result: PairResult, run: str) -> str:
+    """Put a pair's outcome on its run and register its model; gives where the model is."""
+    import ray
+
+    from pipeline.registry import register
+    from pipeline.tuning.sweep import remotely
+
+    parameters, tracker = result.best.parameters, sweep.tracker
+    tracker.metrics(
+        run,
+        {f"test_{name}": value for name, value in result.test.items()}
+        | {"validation_crps": result.best.crps, "beta": parameters.beta, "context": parameters.context}
+        | {"power": parameters.conservation.power, "threshold": parameters.conservation.threshold}
+        | ({"prior_test_crps": result.prior_test["crps"]} if result.prior_test else {}),
+    )
+    tracker.tag(
+        run,
+        {
+            "finescale.pair": str(result.pair), "finescale.best_trial": str(result.best.number),
+            "finescale.model": result.best.model_url, "finescale.conservation": str(parameters.conservation),
+        },
+    )  # fmt: skip
+    picture = remotely(showcase, sweep.config).remote(sweep.config, sweep.store, result.best.model_url)
+    tracker.image(run, "figures/wettest.png", ray.get(picture))
+    if not sweep.config.tracking.register_models:
+        return result.best.model_url
+    name = f"finescale-{sweep.store.info.name}-{result.pair}"
+    fingerprint = sweep.store.info.fingerprint
+    return register(
+        tracker, run, result.best.model_url, name, crps=result.test["crps"], data_fingerprint=fingerprint
+    )
+
+
+def _record_summary(sweep: Sweep, run: str, results: Sequence[PairResult], text: str, recipe_url: str) -> None:
+    """Put the comparison of all pairs on the sweep's run."""
+    import ray
+
+    from pipeline.evaluation.figures import SweepRow, sweep_figure, to_png
+    from pipeline.files import read_text
+    from pipeline.tuning.sweep import remotely
+
+    tracker, units = sweep.tracker, sweep.store.info.units
+    tracker.text(run, "table.txt", text + "\n")
+    tracker.text(run, "table.csv", table_csv(results))
+    tracker.text(run, "recipe.yaml", read_text(recipe_url))
+    for result in results:
+        tracker.metrics(run, {f"{result.pair}_crps_skill": result.test["crps_skill"], f"{result.pair}_crps": result.test["crps"]})
+    if not results:
+        return
+    rows = [
+        SweepRow(
+            str(r.pair), r.test["bicubic_mae"], r.prior_test["crps"] if r.prior_test else None, r.test["crps"],
+            r.best.parameters.beta, r.best.parameters.context,
+        )
+        for r in results
+    ]  # fmt: skip
+    tracker.image(run, "figures/sweep.png", to_png(sweep_figure(rows, units)))
+    most_refined = max(results, key=lambda r: r.pair.pixels_per_cell)
+    picture = remotely(showcase, sweep.config).remote(sweep.config, sweep.store, most_refined.best.model_url)
+    tracker.image(run, f"figures/{most_refined.pair}.png", ray.get(picture))
+
+
+def showcase(config: Config, store: FieldStore, model_url: str) -> bytes:
+    """Draw the wettest scored test window of a model: LR, truth, bicubic, mean, members, spread; gives a PNG."""
+    import torch
+
+    from pipeline.evaluation.baselines import bicubic
+    from pipeline.evaluation.evaluate import batches
+    from pipeline.evaluation.figures import panel, to_png
+    from pipeline.model_file import load_model
+    from pipeline.tuning.trial import prepared
+
+    model = load_model(model_url)
+    pair = model.spec.pair
+    data = prepared(config, store, pair)
+    windows = data.scored_windows("test", model.spec.parameters.context, config.scoring, config.seed)
+    amounts = [float(batch.last.sum()) for batch in batches(windows, 1)]
+    batch = windows.batch([amounts.index(max(amounts))])
+    with torch.no_grad():
+        members = model.sample(batch, config.sampling, config.seed)
+        figure = panel(
+            batch.last[0, 0],
+            batch.fine[0],
+            bicubic(batch.coarse, pair, batch.coarse_mask)[0],
+            model.predict_mean(batch)[0],
+            members[0],
+            batch.mask[0],
+            store.info.units,
+            f"{store.info.name}, factor pair {pair}: {model.spec.parameters}",
+            coarse_mask=batch.last_mask[0, 0],
+        )
+    return to_png(figure)
+
+
+_COLUMNS = ("pair", "beta", "L", "f", "CRPS", "bicubic", "skill", "prior", "spread/skill", "cons. tile", "cons. cell", "trials")
+
+
+def table(results: Sequence[PairResult], units: str) -> str:
+    """Lay the results out as text; scores are on the test split."""
+    rows = [_COLUMNS, *(_row(result) for result in results)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    rule = "-" * len(lines[0])
+    legend = (
+        f"test split, {units}. CRPS: fair CRPS of the tuned ensemble; bicubic: its MAE; skill: 1 - CRPS / bicubic;\n"
+        "prior: CRPS of the paper's prior; cons.: relative error of the amount kept per tile and per coarse cell"
+    )
+    return "\n".join([lines[0], rule, *lines[1:], rule, legend])
+
+
+def _row(result: PairResult) -> tuple[str, ...]:
+    parameters, test = result.best.parameters, result.test
+    return (
+        str(result.pair),
+        f"{parameters.beta:.4f}",
+        str(parameters.context),
+        str(parameters.conservation),
+        f"{test['crps']:.4f}",
+        f"{test['bicubic_mae']:.4f}",
+        f"{test['crps_skill']:.1%}",
+        f"{result.prior_test['crps']:.4f}" if result.prior_test else "-",
+        f"{test['spread_skill_ratio']:.2f}",
+        f"{test['conservation_tile']:.1e}",
+        f"{test['conservation_cell']:.1e}",
+        str(result.trials),
+    )
+
+
+def table_csv(results: Sequence[PairResult]) -> str:
+    """Give every test score of every pair, one row a pair."""
+    rows = [
+        {"pair": str(r.pair), **_flat(r.best.parameters), **r.test, "trials": r.trials, "validation_crps": r.best.crps}
+        for r in results
+    ]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["pair"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _flat(parameters: ScaleParameters) -> dict[str, Any]:
+    f = parameters.conservation
+    return {"beta": parameters.beta, "context": parameters.context, **f.model_dump(mode="json")}
+
+
+def _how_to_look(sweep: Sweep) -> str:
+    uri = sweep.tracker.uri
+    if uri.startswith("sqlite:///"):
+        return f"make ui MLFLOW_URI={uri}   (or: mlflow ui --backend-store-uri {uri}), then open http://127.0.0.1:5000"
+    return f"open {uri}"

@@ -1,0 +1,188 @@
+"""Finished stages shared by the trials of all sweeps on one storage.
+
+A stage is keyed by everything its weights depend on, so trials that differ only in `beta` find the same conditional
+mean. The cache knows stages, not means. A Ray actor gives the right to train a stage to one trial at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.files import exists, join, read_bytes, read_text, write_bytes, write_text
+from pipeline.models.family import ModelSpec, Stage
+
+log = logging.getLogger(__name__)
+
+SCALE_PARAMETERS = frozenset({"beta", "context", "conservation"})
+LEASE_SECONDS = 120.0  # a trial that has not reported for so long is taken for dead
+_POLL_SECONDS = 0.5
+
+
+class Claims(Protocol):
+    """Who may train which stage now."""
+
+    def claim(self, key: str, owner: str) -> bool:
+        """Take or renew the right to train `key`; False if another has it."""
+        ...
+
+    def release(self, key: str, owner: str) -> None:
+        """Give it back."""
+        ...
+
+
+class LeasedClaims:
+    """Claims that end by themselves when their owner falls silent; run as a Ray actor by `sweep`."""
+
+    def __init__(self, seconds: float = LEASE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._held: dict[str, tuple[str, float]] = {}
+
+    def claim(self, key: str, owner: str) -> bool:
+        """Take or renew; the owner of a lease that has run out has lost it."""
+        holder, until = self._held.get(key, (owner, 0.0))
+        if holder != owner and until > self._clock():
+            return False
+        self._held[key] = (owner, self._clock() + self._seconds)
+        return True
+
+    def release(self, key: str, owner: str) -> None:
+        """Give the right back, if it is held."""
+        if self._held.get(key, ("", 0.0))[0] == owner:
+            del self._held[key]
+
+    def forget(self, owner: str) -> None:
+        """Drop all claims of a trial that has ended."""
+        self._held = {key: held for key, held in self._held.items() if held[0] != owner}
+
+
+@dataclass
+class SharedStages:
+    """The stages of one storage, as one trial sees them.
+
+    Attributes
+    ----------
+    url : str
+        Folder at any fsspec URL.
+    config : Config
+    data_fingerprint : str
+    claims : Claims
+    owner : str
+        Name of the trial.
+    steps_saved : int
+        Training steps that came from the cache.
+    """
+
+    url: str
+    config: Config
+    data_fingerprint: str
+    claims: Claims
+    owner: str
+    steps_saved: int = field(default=0)
+
+    def fetch_or_claim(self, stage: Stage, spec: ModelSpec) -> dict[str, Tensor] | None:
+        """Give the stage's weights, waiting while another trial trains them; None: train them here."""
+        if not _shareable(stage):
+            return None
+        key = self.key(stage, spec)
+        while True:
+            state = self._load(key)
+            if state is not None:
+                self.claims.release(key, self.owner)
+                self.steps_saved += stage.steps
+                return state
+            if self.claims.claim(key, self.owner):
+                # Published between the look and the claim? Then it is there now.
+                state = self._load(key)
+                if state is None:
+                    return None
+            else:
+                time.sleep(_POLL_SECONDS)
+
+    def renew(self, stage: Stage, spec: ModelSpec) -> None:
+        """Keep the claim while training."""
+        if _shareable(stage):
+            self.claims.claim(self.key(stage, spec), self.owner)
+
+    def publish(self, stage: Stage, spec: ModelSpec, state: dict[str, Tensor]) -> None:
+        """Store a finished stage: weights first, then the manifest that vouches for them."""
+        if not _shareable(stage):
+            return
+        from safetensors.torch import save
+
+        key = self.key(stage, spec)
+        weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        manifest = {"sha256": hashlib.sha256(weights).hexdigest(), **self._identity(stage, spec)}
+        write_bytes(join(self.url, f"{key}.safetensors"), weights)
+        write_text(join(self.url, f"{key}.json"), json.dumps(manifest, indent=2) + "\n")
+        self.claims.release(key, self.owner)
+
+    def key(self, stage: Stage, spec: ModelSpec) -> str:
+        """Name a stage by the content of what its weights depend on."""
+        text = json.dumps(self._identity(stage, spec), sort_keys=True)
+        return f"{stage.name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+    def _identity(self, stage: Stage, spec: ModelSpec) -> dict[str, Any]:
+        parameters = spec.parameters.model_dump(mode="json")
+        return {
+            "stage": stage.name,
+            "data": self.data_fingerprint,
+            "pair": str(spec.pair),
+            "parameters": {name: parameters[name] for name in sorted(stage.depends_on)},
+            "transform": spec.transform.model_dump(mode="json"),
+            "data_settings": self.config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),
+            "model": spec.settings.model_dump(mode="json"),
+            "training": self.config.training.model_dump(mode="json", exclude={"report_every", "checkpoint_every"}),
+            "max_context": self.config.tuning.max_context,
+            "seed": self.config.seed,
+        }
+
+    def _load(self, key: str) -> dict[str, Tensor] | None:
+        from safetensors.torch import load
+
+        manifest_url, weights_url = (join(self.url, f"{key}.{suffix}") for suffix in ("json", "safetensors"))
+        if not exists(manifest_url):
+            return None
+        weights = read_bytes(weights_url)
+        if hashlib.sha256(weights).hexdigest() != json.loads(read_text(manifest_url))["sha256"]:
+            log.warning("stage %s is damaged; it is trained again", weights_url)
+            return None
+        return dict(load(weights))
+
+
+def _shareable(stage: Stage) -> bool:
+    """Only what depends on fewer than all three scale parameters can serve a second trial."""
+    return stage.depends_on < SCALE_PARAMETERS
+
+
+class RemoteClaims:
+    """`LeasedClaims` living in a Ray actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def claim(self, key: str, owner: str) -> bool:
+        """Ask the actor."""
+        import ray
+
+        return bool(ray.get(self._actor.claim.remote(key, owner)))
+
+    def release(self, key: str, owner: str) -> None:
+        """Tell the actor."""
+        import ray
+
+        ray.get(self._actor.release.remote(key, owner))
+
+
+def new_owner(label: str) -> str:
+    """Name this attempt; a second attempt at the same trial is another owner."""
+    return f"{label}-{os.getpid()}-{time.time_ns()}"

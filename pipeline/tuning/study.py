@@ -1,0 +1,241 @@
+"""Optuna studies, one per pair, on durable storage: what has been tried, and what to try next.
+
+Everything here is asked and told by the driver alone. Randomness is keyed by the trial's number, so a restarted sweep
+goes on as the first one would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from pipeline.config import TuningSettings
+from pipeline.errors import UserError
+from pipeline.factors import FactorPair, ScaleParameters
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # it sets its own level when imported
+
+_RETRY = "attempts"  # marks a trial that repeats one whose process died
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run."""
+
+    pair: FactorPair
+    number: int
+    parameters: ScaleParameters
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that was scored.
+
+    Attributes
+    ----------
+    number : int
+    parameters : ScaleParameters
+    crps : float
+        Fair CRPS on the validation split.
+    metrics : dict
+    model_url : str
+    """
+
+    number: int
+    parameters: ScaleParameters
+    crps: float
+    metrics: dict[str, float]
+    model_url: str
+
+
+class PairStudy:
+    """The study of one factor pair.
+
+    Parameters
+    ----------
+    storage : optuna storage
+    name : str
+        Unique to data, family, settings and pair.
+    pair : FactorPair
+    settings : TuningSettings
+    max_context : int
+        Largest L that can be tried.
+    seed : int
+    """
+
+    def __init__(
+        self, storage: Any, name: str, pair: FactorPair, settings: TuningSettings, max_context: int, seed: int
+    ) -> None:
+        self.name, self.pair, self.max_context = name, pair, max_context
+        self._settings, self._seed = settings, seed
+        self._space = load_search_space(settings.search_space)
+        self._study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        self._bury_orphans()
+        if not self._study.get_trials(deepcopy=False):
+            for point in self._space.first_trials(pair, max_context):
+                self._study.enqueue_trial(point)
+
+    @property
+    def finished(self) -> list[Finished]:
+        """Scored trials, in the order of their numbers."""
+        return [_finished(trial) for trial in self._trials(TrialState.COMPLETE)]
+
+    @property
+    def failures(self) -> int:
+        """Trials that failed for a reason of their own; killed ones do not count."""
+        return sum("reason" in trial.user_attrs for trial in self._trials(TrialState.FAIL))
+
+    @property
+    def running(self) -> int:
+        """Trials asked for and not told yet."""
+        return len(self._trials(TrialState.RUNNING))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether too many trials failed."""
+        return self.failures > self._settings.max_failures
+
+    @property
+    def wanted(self) -> int:
+        """How many more trials should be started now."""
+        return 0 if self.exhausted else self._settings.trials - len(self.finished) - self.running
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to start or to wait for."""
+        return self.wanted <= 0 and self.running == 0
+
+    def best(self) -> Finished | None:
+        """Give the trial with the lowest CRPS."""
+        return min(self.finished, key=lambda trial: trial.crps, default=None)
+
+    def prior(self) -> Finished | None:
+        """Give the scored trial of the paper's prior, the first that was enqueued."""
+        first = self._space.first_trials(self.pair, self.max_context)[0]
+        matching = (t for t in self._trials(TrialState.COMPLETE) if {k: t.params[k] for k in first} == first)
+        trial = next(matching, None)
+        return _finished(trial) if trial else None
+
+    def ask(self) -> Proposal:
+        """Draw the next trial."""
+        number = len(self._study.get_trials(deepcopy=False))
+        key = f"{self._seed}/{self.name}/{number}"
+        seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # constant_liar: trials still running count as bad, so that neighbours are not tried twice at once
+            self._study.sampler = TPESampler(
+                seed=seed, n_startup_trials=self._settings.startup_trials, multivariate=True, constant_liar=True
+            )
+        trial = self._study.ask()
+        parameters = self._space.suggest(trial, self.pair, self.max_context)
+        trial.set_user_attr("parameters", parameters.model_dump(mode="json"))
+        return Proposal(self.pair, trial.number, parameters)
+
+    def tell(self, number: int, metrics: dict[str, float], model_url: str) -> None:
+        """Record a scored trial."""
+        trial = self._running(number)
+        trial.set_user_attr("metrics", metrics)
+        trial.set_user_attr("model_url", model_url)
+        self._study.tell(number, metrics["crps"])
+
+    def tell_failure(self, number: int, reason: str) -> None:
+        """Record a trial that cannot be scored; its point is not tried again."""
+        self._running(number).set_user_attr("reason", reason)
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def tell_killed(self, number: int) -> None:
+        """Record a trial whose process died; its point comes up again before any new one.
+
+        A point that has died often enough counts as a failure: it may be what kills the process.
+        """
+        trial = self._trial(number)
+        attempts = trial.user_attrs.get(_RETRY, 0) + 1
+        if attempts > self._settings.max_failures:
+            self.tell_failure(number, f"its process died {attempts} times")
+            return
+        self._study.tell(number, state=TrialState.FAIL)
+        if trial.params:
+            self._study.enqueue_trial(trial.params, user_attrs={_RETRY: attempts})
+
+    def _bury_orphans(self) -> None:
+        """Tell trials that an earlier driver left running."""
+        for trial in self._trials(TrialState.RUNNING):
+            self.tell_killed(trial.number)
+
+    def _trials(self, state: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(state,))
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def _running(self, number: int) -> optuna.Trial:
+        return optuna.Trial(self._study, self._trial(number)._trial_id)
+
+
+def _finished(trial: FrozenTrial) -> Finished:
+    assert trial.value is not None
+    return Finished(
+        number=trial.number,
+        parameters=ScaleParameters.model_validate(trial.user_attrs["parameters"]),
+        crps=trial.value,
+        metrics=trial.user_attrs["metrics"],
+        model_url=trial.user_attrs["model_url"],
+    )
+
+
+def load_search_space(module: str) -> Any:
+    """Import a search space.
+
+    Raises
+    ------
+    UserError
+        If there is no such module, or it lacks a function.
+    """
+    try:
+        space = importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"tuning.search_space {module!r}: cannot be imported ({error})") from error
+    for name in ("first_trials", "suggest"):
+        if not hasattr(space, name):
+            raise UserError(f"tuning.search_space {module!r}: it has no function {name}(); see search_spaces/")
+    return space
+
+
+def open_storage(settings: TuningSettings, output: str) -> Any:
+    """Open the studies' storage: a database if one is configured, else a journal file under `output`.
+
+    Raises
+    ------
+    UserError
+        If `output` is remote and no database is given: a journal needs a local file.
+    """
+    if settings.storage is not None:
+        try:
+            return optuna.storages.RDBStorage(settings.storage)
+        except Exception as error:  # SQLAlchemy and its drivers raise many kinds
+            raise UserError(f"tuning.storage: cannot open the database ({' '.join(str(error).split())[:200]})") from error
+    if "://" in output:
+        raise UserError(
+            f"output {output}: studies need a database when the output is not a local folder; give --set "
+            "tuning.storage=postgresql://... or sqlite:////PATH"
+        )
+    folder = os.path.join(output, "studies")
+    os.makedirs(folder, exist_ok=True)
+    return JournalStorage(JournalFileBackend(os.path.join(folder, "journal.log")))
+
+
+def all_done(studies: Sequence[PairStudy]) -> bool:
+    """Whether every study has ended."""
+    return all(study.done for study in studies)
