@@ -38,17 +38,27 @@ def add_config_flags(parser: argparse.ArgumentParser, flags: Mapping[str, tuple[
         Flag to (dotted configuration key, help), as in `{"--trials": ("tuning.trials", "...")}`.
     """
     group = parser.add_argument_group("configuration (later wins: preset, --config, FINESCALE_A__B=, flags)")
-    group.add_argument("--config", metavar="FILE", help="YAML file with any of the settings that --dry-run prints")
+    group.add_argument(
+        "--config", metavar="FILE", help="YAML file with any of the settings that --dry-run prints"
+    )
     shared = {"--preset": ("preset", "tiny (tests), small (a laptop; default) or paper (GPUs)"), **flags}
     for flag, (key, text) in shared.items():
         group.add_argument(flag, dest=f"key:{key}", metavar=flag.strip("-").upper(), help=f"{text} [{key}]")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting; repeatable")
-    group.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan, do nothing")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting; repeatable"
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and the plan, do nothing"
+    )
 
 
 def config_from(arguments: argparse.Namespace) -> Config:
     """Resolve the configuration from parsed arguments, the environment and `--config`."""
-    flags = [(name.removeprefix("key:"), value) for name, value in vars(arguments).items() if name.startswith("key:")]
+    flags = [
+        (name.removeprefix("key:"), value)
+        for name, value in vars(arguments).items()
+        if name.startswith("key:")
+    ]
     overrides = [(key, _split_list(key, value)) for key, value in flags if value is not None]
     overrides += [parse_assignment(text) for text in arguments.set]
     return load_config(overrides, file=arguments.config)

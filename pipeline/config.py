@@ -1,7 +1,8 @@
 """The configuration of every job: one typed tree, and how its layers are put together.
 
-Later layers win: defaults, the preset, a YAML file (`--config`), the environment (`FINESCALE_TRAINING__BATCH=16`),
-the command line (`--set training.batch=16`, or a flag of its own where the job has one).
+Later layers win: defaults, the preset, a YAML file (`--config`), the environment
+(`FINESCALE_TRAINING__BATCH=16`), the command line (`--set training.batch=16`, or a flag of its own where the
+job has one).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,11 +21,14 @@ from pipeline.presets import PRESETS
 
 ENVIRONMENT_PREFIX = "FINESCALE_"
 
+Levels = tuple[Annotated[int, Field(ge=1)], ...]
+"""One number per level of a U-Net."""
+
 
 class Settings(BaseModel):
     """Base of every part of the tree: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SyntheticSettings(Settings):
@@ -45,7 +49,9 @@ class SplitSettings(Settings):
     train: float = Field(0.6, gt=0, lt=1)
     validation: float = Field(0.2, gt=0, lt=1)
     test: float = Field(0.2, gt=0, lt=1)
-    tiles: bool = Field(False, description="train on the black and score on the white tiles of a chessboard as well")
+    tiles: bool = Field(
+        False, description="train on the black and score on the white tiles of a chessboard as well"
+    )
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> SplitSettings:
@@ -61,11 +67,19 @@ class DataSettings(Settings):
     store: str | None = Field(None, description="field store (path or URL); none: synthetic rain")
     synthetic: SyntheticSettings = SyntheticSettings()
     patch: int = Field(48, ge=8, description="side of a window in fine pixels")
-    trim: bool = Field(True, description="leave out the grid's last rows and columns that no whole coarse cell fills")
+    trim: bool = Field(
+        True, description="leave out the grid's last rows and columns that no whole coarse cell fills"
+    )
     min_valid: float = Field(0.95, gt=0, le=1, description="least share of valid values in a window")
-    wet_threshold: float = Field(0.1, ge=0, description="a value above this counts as wet, in the store's units")
-    min_wet: float = Field(0.1, ge=0, le=1, description="least share of wet cells in a window's last coarse frame")
-    transform: Literal["log1p", "sqrt", "linear"] = Field("log1p", description="value transform the models work in")
+    wet_threshold: float = Field(
+        0.1, ge=0, description="a value above this counts as wet, in the store's units"
+    )
+    min_wet: float = Field(
+        0.1, ge=0, le=1, description="least share of wet cells in a window's last coarse frame"
+    )
+    transform: Literal["log1p", "sqrt", "linear"] = Field(
+        "log1p", description="value transform the models work in"
+    )
     split: SplitSettings = SplitSettings()
     memory_gib: float = Field(4.0, ge=0, description="a split up to this size is read into memory once")
 
@@ -74,17 +88,22 @@ class ModelSettings(Settings):
     """Architecture of the family."""
 
     family: Literal["scale_adaptive"] = "scale_adaptive"
-    mean_widths: tuple[int, ...] = Field((16, 32, 64, 128, 256), min_length=2, description="U-Net of the mean, per level")
-    mean_kernels: tuple[int, ...] = Field((3, 3, 1, 1, 1), description="local spatial attention, per level")
-    mean_context_at: Literal["full", "half"] = Field("full", description="resolution at which context frames join the last")
-    denoiser_widths: tuple[int, ...] = Field((64, 128, 256, 512), min_length=2)
-    denoiser_kernels: tuple[int, ...] = Field((3, 3, 1, 1))
+    mean_widths: Levels = Field(
+        (16, 32, 64, 128, 256), min_length=2, description="U-Net of the mean, per level"
+    )
+    mean_kernels: Levels = Field((3, 3, 1, 1, 1), description="local spatial attention, per level")
+    mean_context_at: Literal["full", "half"] = Field(
+        "full", description="resolution at which context frames join the last"
+    )
+    denoiser_widths: Levels = Field((64, 128, 256, 512), min_length=2)
+    denoiser_kernels: Levels = Field((3, 3, 1, 1))
     heads: int = Field(4, ge=1)
     token_width: int = Field(128, ge=4, description="width of the L temporal tokens")
     token_layers: int = Field(2, ge=1)
     noise_steps: int = Field(1000, ge=10, description="T of the noise schedule")
     residual: Literal["standardised", "raw"] = Field(
-        "standardised", description="whether the residual is divided by its standard deviation; changes what beta means"
+        "standardised",
+        description="whether the residual is divided by its standard deviation; changes what beta means",
     )
     mean_through_conservation: bool = Field(
         False, description="train the mean through f; it then depends on f and fewer trials can share one"
@@ -95,7 +114,9 @@ class ModelSettings(Settings):
         for name in ("mean", "denoiser"):
             widths, kernels = getattr(self, f"{name}_widths"), getattr(self, f"{name}_kernels")
             if len(widths) != len(kernels):
-                raise ValueError(f"{name}_kernels has {len(kernels)} levels and {name}_widths {len(widths)}: give one each")
+                raise ValueError(
+                    f"{name}_kernels has {len(kernels)} levels and {name}_widths {len(widths)}: give one each"
+                )
             if any(width % self.heads for width in widths):
                 raise ValueError(f"{name}_widths {widths} must all be multiples of heads ({self.heads})")
             if any(kernel % 2 == 0 for kernel in kernels):
@@ -117,7 +138,8 @@ class TrainingSettings(Settings):
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that sampling uses")
     augment: bool = Field(
-        False, description="turn and mirror training windows at random; the prevailing direction of motion is then lost"
+        False,
+        description="turn and mirror training windows at random; the direction of motion is then lost",
     )
     amp: bool = Field(True, description="bfloat16 autocast where the device is a GPU")
     report_every: int = Field(50, ge=1, description="steps between reports")
@@ -135,8 +157,12 @@ class SamplingSettings(Settings):
 class ScoringSettings(Settings):
     """On how much held-out data the scores stand."""
 
-    windows: int = Field(48, ge=1, description="at most this many windows of the validation split score a trial")
-    test_windows: int = Field(96, ge=1, description="likewise of the test split, for the best trial of each pair")
+    windows: int = Field(
+        48, ge=1, description="at most this many windows of the validation split score a trial"
+    )
+    test_windows: int = Field(
+        96, ge=1, description="likewise of the test split, for the best trial of each pair"
+    )
     batch: int = Field(16, ge=1, description="windows sampled at once; does not change any score")
 
 
@@ -145,7 +171,9 @@ class TuningSettings(Settings):
 
     pairs: tuple[PairField, ...] = Field((), description="factor pairs, as in 10x3")
     trials: int = Field(8, ge=1, description="finished trials wanted per pair")
-    search_space: str = Field("search_spaces.scale_adaptive", description="module with suggest(trial, pair, limits)")
+    search_space: str = Field(
+        "search_spaces.scale_adaptive", description="module with suggest(trial, pair, limits)"
+    )
     max_context: int = Field(16, ge=1, description="largest L that is tried")
     max_failures: int = Field(3, ge=0, description="failed trials per pair after which the pair is given up")
     startup_trials: int = Field(4, ge=1, description="trials before the sampler (TPE) models the scores")
@@ -153,7 +181,9 @@ class TuningSettings(Settings):
     gpus_per_trial: float = Field(0.0, ge=0, description="may be a fraction, as in 0.25")
     concurrent_trials: int | None = Field(None, ge=1, description="none: as many as the cluster holds")
     storage: str | None = Field(None, description="Optuna database URL; none: a journal file under output")
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$", description="sweep name; none: derived from data and settings")
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]+$", description="sweep name; none: derived from data and settings"
+    )
 
     @model_validator(mode="after")
     def _pairs_once(self) -> TuningSettings:
@@ -166,7 +196,9 @@ class TuningSettings(Settings):
 class TrackingSettings(Settings):
     """Where runs are recorded."""
 
-    uri: str | None = Field(None, description="MLflow server or database; none: MLFLOW_TRACKING_URI, or sqlite under output")
+    uri: str | None = Field(
+        None, description="MLflow server or database; none: MLFLOW_TRACKING_URI, or sqlite under output"
+    )
     experiment: str | None = Field(None, description="none: finescale/DATASET/FAMILY")
     register_models: bool = Field(True, description="register each pair's best model")
 
@@ -174,7 +206,9 @@ class TrackingSettings(Settings):
 class RaySettings(Settings):
     """Which cluster."""
 
-    address: str | None = Field(None, description="none: the job's or RAY_ADDRESS's cluster, else one on this machine")
+    address: str | None = Field(
+        None, description="none: the job's or RAY_ADDRESS's cluster, else one on this machine"
+    )
     cpus: int | None = Field(None, ge=1, description="logical CPUs of a cluster started here; none: all")
 
 
@@ -226,10 +260,10 @@ def load_config(
         "environment": _from_environment(environment),
         "command line": _nest(overrides),
     }
-    preset = "small"
+    preset: object = "small"
     for layer in layers.values():
         preset = layer.get("preset", preset)
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise UserError(f"preset {preset!r}: there is no such preset; choose one of {', '.join(PRESETS)}")
     merged: dict[str, Any] = {}
     for layer in ({"preset": preset}, PRESETS[preset], *layers.values()):

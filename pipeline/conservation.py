@@ -42,8 +42,8 @@ def conserve(
     mask : Tensor, optional
         (B, tau, H, W) bool; missing pixels come back 0 and hold no mass.
     coarse_mask : Tensor, optional
-        (B, 1, H / s, W / s) bool; what lies in a missing cell keeps no amount and is left as f gives it, times
-        the tile's factor (`tile`) or 0 (`cell`).
+        (B, 1, H / s, W / s) bool; what lies in a missing cell keeps no amount and is left as f gives it,
+        times the tile's factor (`tile`) or 0 (`cell`).
 
     Returns
     -------

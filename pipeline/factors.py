@@ -36,9 +36,13 @@ class FactorPair:
 
     def __post_init__(self) -> None:
         if self.space < 1 or self.time < 1:
-            raise UserError(f"factor pair {self.space}x{self.time}: both factors must be at least 1, as in 10x3")
+            raise UserError(
+                f"factor pair {self.space}x{self.time}: both factors must be at least 1, as in 10x3"
+            )
         if self.space == 1 and self.time == 1:
-            raise UserError("factor pair 1x1: nothing to refine; give a space or a time factor above 1, as in 10x3")
+            raise UserError(
+                "factor pair 1x1: nothing to refine; give a space or a time factor above 1, as in 10x3"
+            )
 
     @classmethod
     def parse(cls, text: object) -> FactorPair:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from typing import Any
 
 
 def resolve(url: str) -> str:
@@ -18,10 +19,12 @@ def join(url: str, *parts: str) -> str:
     return "/".join([url.rstrip("/"), *parts])
 
 
-def _open(url: str):  # noqa: ANN202 - fsspec has no types
+def _open(url: str) -> tuple[Any, str]:
+    """Give the file system and the path on it."""
     import fsspec
 
-    return fsspec.core.url_to_fs(url)
+    fs, path = fsspec.core.url_to_fs(url)
+    return fs, path
 
 
 def exists(url: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from dataclasses import asdict
 from typing import Any
@@ -59,9 +60,14 @@ def save_model(
         "statics": list(spec.statics),
         "sampling": sampling.model_dump(mode="json"),
         "data": data,
-        "scores": scores,
+        # A ratio to zero is infinite, which JSON cannot say: null.
+        "scores": {name: score if math.isfinite(score) else None for name, score in scores.items()},
         "sha256": hashlib.sha256(weights).hexdigest(),
-        "versions": {"finescale": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "finescale": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
     }
     write_bytes(join(url, WEIGHTS), weights)
     write_text(join(url, CARD), json.dumps(card, indent=2, allow_nan=False) + "\n")
@@ -81,8 +87,12 @@ def load_card(url: str) -> dict[str, Any]:
         raise UserError(f"model {url}: no {CARD} there; give the folder of a finished model") from error
     except ValueError as error:
         raise UserError(f"model {url}: {CARD} is not JSON; the model is damaged") from error
-    if card.get("format", 0) > FORMAT:
-        raise UserError(f"model {url}: written by a newer version (format {card['format']}); upgrade finescale")
+    if not isinstance(card, dict) or not isinstance(card.get("format"), int):
+        raise UserError(f"model {url}: {CARD} does not describe a model; give the folder of a finished one")
+    if card["format"] > FORMAT:
+        raise UserError(
+            f"model {url}: written by a newer version (format {card['format']}); upgrade finescale"
+        )
     return card
 
 
@@ -97,19 +107,26 @@ def load_model(url: str) -> SuperResolutionModel:
     from safetensors.torch import load
 
     card = load_card(url)
-    weights = read_bytes(join(url, WEIGHTS))
-    if hashlib.sha256(weights).hexdigest() != card["sha256"]:
+    try:
+        weights = read_bytes(join(url, WEIGHTS))
+    except FileNotFoundError as error:
+        raise UserError(f"model {url}: {WEIGHTS} is missing; the model is damaged") from error
+    if hashlib.sha256(weights).hexdigest() != card.get("sha256"):
         raise UserError(f"model {url}: {WEIGHTS} is damaged (its SHA-256 differs from {CARD})")
-    spec = ModelSpec(
-        pair=FactorPair.parse(card["pair"]),
-        parameters=ScaleParameters.model_validate(card["parameters"]),
-        settings=ModelSettings.model_validate(card["settings"]),
-        transform=ValueTransform.model_validate(card["transform"]),
-        scale=card["scale"],
-        statics=tuple(card["statics"]),
-    )
-    model = build_model(spec, seed=0)
-    model.load_state_dict(load(weights))
+    try:
+        spec = ModelSpec(
+            pair=FactorPair.parse(card["pair"]),
+            parameters=ScaleParameters.model_validate(card["parameters"]),
+            settings=ModelSettings.model_validate(card["settings"]),
+            transform=ValueTransform.model_validate(card["transform"]),
+            scale=float(card["scale"]),
+            statics=tuple(card["statics"]),
+        )
+        model = build_model(spec, seed=0)
+        model.load_state_dict(load(weights))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: the weights do not fit
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model {url}: {CARD} is damaged ({type(error).__name__}: {reason})") from error
     return model.eval().requires_grad_(False)
 
 

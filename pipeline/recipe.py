@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, PairField, ScaleParameters
@@ -73,7 +73,9 @@ class Recipe(BaseModel):
             return cls.model_validate(yaml.safe_load(read_text(url)))
         except FileNotFoundError as error:
             raise UserError(f"recipe {url}: no such file") from error
-        except (yaml.YAMLError, ValidationError) as error:
+        except OSError as error:
+            raise UserError(f"recipe {url}: cannot be read ({error.strerror or error})") from error
+        except (yaml.YAMLError, ValueError) as error:  # not UTF-8, not YAML, or not what a recipe holds
             reason = " ".join(str(error).split())
             raise UserError(f"recipe {url}: not a valid recipe ({reason})") from error
 

@@ -40,7 +40,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Move all tensors; the position stays on the CPU, where noise is drawn."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "position"}
+        moved = {
+            f.name: getattr(self, f.name).to(device, non_blocking=True)
+            for f in fields(self)
+            if f.name != "position"
+        }
         return Batch(**moved, position=self.position)
 
     @property

@@ -9,7 +9,9 @@ from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 
 
-def block_mean(field: Tensor, mask: Tensor, pair: FactorPair, min_valid: float = 0.5) -> tuple[Tensor, Tensor]:
+def block_mean(
+    field: Tensor, mask: Tensor, pair: FactorPair, min_valid: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """Average blocks of tau x s x s fine values over their valid ones.
 
     Amounts are kept: the sum of a block's valid fine values is its coarse value times their number.

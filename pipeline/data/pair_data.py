@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from pipeline.data.scaling import ValueTransform
 from pipeline.data.splits import Segment, SplitName, longest_context, split_time
 from pipeline.data.store import FieldStore
 from pipeline.data.windows import FieldView, Windows, check_divides, find_windows, thin
+from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 
 _FIT_FRAMES = 64  # coarse frames, evenly over the training period, that the transform is fitted to
@@ -41,9 +42,12 @@ class PairData:
     scale: float
     settings: DataSettings
     segments: dict[SplitName, Segment]
+    _found: dict[SplitName, Windows] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def prepare(cls, store: FieldStore, pair: FactorPair, settings: DataSettings, wanted_context: int) -> PairData:
+    def prepare(
+        cls, store: FieldStore, pair: FactorPair, settings: DataSettings, wanted_context: int
+    ) -> PairData:
         """Check that the pair fits the store, and fit the transform to the training period.
 
         Raises
@@ -61,6 +65,10 @@ class PairData:
             mask = torch.isfinite(field)
             values.append(field[mask])
             scale = max(scale, float(block_mean(field, mask, pair)[0].max()))
+        if not scale > 0:
+            raise UserError(
+                f"factor pair {pair}: no coarse value of the training period is wet; give a longer period"
+            )
         transform = ValueTransform.fit(torch.cat(values), settings.transform, settings.wet_threshold)
         return cls(store, pair, max_context, transform, scale, settings, segments)
 
@@ -69,16 +77,18 @@ class PairData:
         return self._windows("train", context, dense=True)
 
     def scored_windows(self, split: SplitName, context: int, scoring: ScoringSettings, seed: int) -> Windows:
-        """Give the windows that scores stand on: at most as many as asked for, the same for every L and trial."""
+        """Give the windows that scores stand on: at most as many as asked for, the same for every L."""
         count = scoring.test_windows if split == "test" else scoring.windows
         return thin(self._windows(split, context, dense=False), count, seed)
 
     def _windows(self, split: SplitName, context: int, dense: bool) -> Windows:
-        segment = self.segments[split]
-        view = FieldView.load(self.store, segment, self.settings.memory_gib)
-        return find_windows(
-            view, segment, self.pair, self.settings, context=context, margin=self.max_context, dense=dense
-        )
+        if split not in self._found:  # targets do not depend on L: every trial of a process shares one search
+            segment = self.segments[split]
+            view = FieldView.load(self.store, segment, self.settings.memory_gib)
+            self._found[split] = find_windows(
+                view, segment, self.pair, self.settings, context=1, margin=self.max_context, dense=dense
+            )
+        return self._found[split].with_context(context)
 
 
 def _sampled_frames(view: FieldView, segment: Segment, pair: FactorPair) -> Iterator[Tensor]:

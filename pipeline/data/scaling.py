@@ -52,13 +52,16 @@ class ValueTransform(BaseModel):
         wet = values[values > wet_threshold]
         if wet.numel() == 0:
             raise UserError(
-                f"training data: no value above data.wet_threshold = {wet_threshold}; lower it or give a longer period"
+                f"training data: no value above data.wet_threshold = {wet_threshold}; "
+                "lower it or give a longer period"
             )
         unit = float(wet.double().mean())
-        bent = _bend(values.double() / unit, kind)
+        bent = _bend(values.double().clamp(min=0) / unit, kind)  # as `forward` does
         spread = float(bent.std())
         if not spread > 0:
-            raise UserError(f"training data: all values equal {float(values.flatten()[0]):g}; there is nothing to learn")
+            raise UserError(
+                f"training data: all values equal {float(values.flatten()[0]):g}; there is nothing to learn"
+            )
         return cls(kind=kind, unit=unit, spread=spread)
 
     def forward(self, physical: Tensor) -> Tensor:
@@ -73,4 +76,11 @@ class ValueTransform(BaseModel):
 
 
 def _bend(x: Tensor, kind: Kind) -> Tensor:
-    return {"log1p": torch.log1p, "sqrt": torch.sqrt, "linear": lambda value: value}[kind](x)
+    if kind == "linear":
+        return x
+    return torch.log1p(x) if kind == "log1p" else _sqrt(x)
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    # The gradient of a root is infinite at 0, where most of a rain field lies: near 0 it is cut.
+    return torch.where(x > 0, x.clamp(min=1e-8).sqrt(), 0.0)

@@ -14,7 +14,7 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Segment:
-    """Fine frames [start, stop) of the store; every window of the split lies wholly inside, its context too."""
+    """Fine frames [start, stop) of the store; every window of the split lies inside, its context too."""
 
     start: int
     stop: int
@@ -47,15 +47,17 @@ def split_time(frames: int, settings: SplitSettings) -> dict[SplitName, Segment]
     }
     for name, segment in segments.items():
         if len(segment) < 1:
-            raise UserError(f"store: {frames} frames leave none for {name}; give a longer period or change data.split")
+            raise UserError(
+                f"store: {frames} frames leave none for {name}; give a longer period or change data.split"
+            )
     return segments
 
 
 def longest_context(segments: dict[SplitName, Segment], pair: FactorPair, wanted: int) -> int:
     """Give the largest L <= `wanted` whose past takes at most half of the shortest split.
 
-    The first targets of a split then start after this many frames for every smaller L too, so that trials with
-    different L are scored on the same targets.
+    The first targets of a split then start after this many frames for every smaller L too, so that trials
+    with different L are scored on the same targets.
 
     Raises
     ------

@@ -46,8 +46,18 @@ class FieldView:
         return cls(store.field, 0, statics)
 
     def read(self, start: int, stop: int, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """Read absolute frames [start, stop) as (T, H, W), NaN where missing."""
-        return torch.from_numpy(np.asarray(self.values[start - self.offset : stop - self.offset, rows, columns]))
+        """Read absolute frames [start, stop) as (T, H, W), NaN where missing.
+
+        Raises
+        ------
+        IndexError
+            If they are not all there (a negative index would quietly count from the end).
+        """
+        if start < self.offset or stop > self.offset + self.values.shape[0]:
+            raise IndexError(f"frames {start} to {stop} are outside the view, which starts at {self.offset}")
+        return torch.from_numpy(
+            np.asarray(self.values[start - self.offset : stop - self.offset, rows, columns])
+        )
 
 
 def _standardised(fields: list[np.ndarray], shape: tuple[int, int]) -> Tensor:
@@ -147,30 +157,39 @@ def check_divides(pair: FactorPair, settings: DataSettings, height: int, width: 
     """
     s, patch = pair.space, settings.patch
     if patch % s:
-        near = sorted({max(s, patch // s * s), (patch // s + 1) * s})
+        around = {patch // s * s, (patch // s + 1) * s}
+        near = sorted(side for side in around if side >= 8)  # the least `data.patch` there is
         raise UserError(
             f"factor pair {pair}: {s} does not divide the patch of {patch} pixels; "
             f"give --patch {' or '.join(map(str, near))}"
         )
     if min(height, width) < patch:
         raise UserError(
-            f"factor pair {pair}: the grid of {height} x {width} pixels is smaller than the patch of {patch}; "
-            f"give a --patch of at most {min(height, width) // s * s}"
+            f"factor pair {pair}: the grid of {height} x {width} pixels is smaller than the patch of {patch}"
+            f"; give a --patch of at most {min(height, width) // s * s}"
         )
     if not settings.trim and (height % s or width % s):
         raise UserError(
-            f"factor pair {pair}: {s} does not divide the grid of {height} x {width} pixels; give --set data.trim=true "
-            f"to leave out the last {height % s} rows and {width % s} columns, or cut the grid"
+            f"factor pair {pair}: {s} does not divide the grid of {height} x {width} pixels; "
+            f"give --set data.trim=true to leave out the last {height % s} rows and {width % s} columns, "
+            "or cut the grid"
         )
 
 
 def find_windows(
-    view: FieldView, segment: Segment, pair: FactorPair, settings: DataSettings, *, context: int, margin: int, dense: bool
+    view: FieldView,
+    segment: Segment,
+    pair: FactorPair,
+    settings: DataSettings,
+    *,
+    context: int,
+    margin: int,
+    dense: bool,
 ) -> Windows:
     """List the windows of a split with enough valid and wet values.
 
-    The choice looks at the target's coarse frame only, which a user of the model has too: at least `min_valid` of its
-    fine values valid, at least `min_wet` of its cells wetter than `wet_threshold`.
+    The choice looks at the target's coarse frame only, which a user of the model has too: at least
+    `min_valid` of its fine values valid, at least `min_wet` of its cells wetter than `wet_threshold`.
 
     Parameters
     ----------
@@ -189,7 +208,13 @@ def find_windows(
     ------
     UserError
         If there is none.
+    ValueError
+        If L is above the margin: its context could lie in another split.
     """
+    if context > margin:
+        raise ValueError(
+            f"context {context} is above {margin}, the largest that these windows leave room for"
+        )
     s, tau, patch = pair.space, pair.time, settings.patch
     step = max(s, patch // 2 // s * s) if dense else patch
     tile = 2 * patch  # of the chessboard, where the split is by tiles too
@@ -203,16 +228,24 @@ def find_windows(
         coarse, known = block_mean(field, mask, pair)  # (1, h, w)
         valid = _window_means(mask.float().mean(dim=0), patch, step)
         wet = _window_means((known & (coarse > settings.wet_threshold))[0].float(), patch // s, step // s)
-        rows, columns = torch.nonzero((valid >= settings.min_valid) & (wet >= settings.min_wet), as_tuple=True)
-        found = [(row * step, column * step) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
+        rows, columns = torch.nonzero(
+            (valid >= settings.min_valid) & (wet >= settings.min_wet), as_tuple=True
+        )
+        found = [
+            (row * step, column * step) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        ]
         if settings.split.tiles:
-            found = [(row, column) for row, column in found if _on_chessboard(row, column, patch, tile, white=not dense)]
+            found = [
+                (row, column)
+                for row, column in found
+                if _on_chessboard(row, column, patch, tile, white=not dense)
+            ]
         places += [(time, row, column) for row, column in found]
     if not places:
         raise UserError(
-            f"factor pair {pair}: frames {segment.start} to {segment.stop} hold no window of {patch} x {patch} pixels with "
-            f"{settings.min_valid:.0%} valid and {settings.min_wet:.0%} wet values; lower data.min_valid or data.min_wet, "
-            "or give a longer period"
+            f"factor pair {pair}: frames {segment.start} to {segment.stop} hold no window "
+            f"of {patch} x {patch} pixels with {settings.min_valid:.0%} valid and {settings.min_wet:.0%} wet "
+            "values; lower data.min_valid or data.min_wet, or give a longer period"
         )
     return Windows(view, pair, context, patch, np.array(places, dtype=np.int64))
 

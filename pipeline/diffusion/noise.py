@@ -1,6 +1,7 @@
 """Gaussian noise that belongs to a place: keyed by seed, member, time and absolute position.
 
-The same pixel of the same member gets the same noise whatever the batch, the rank or the tile it is computed in.
+The same pixel of the same member gets the same noise whatever the batch, the rank or the tile it is computed
+in.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch import Tensor
 _BLOCK = 32  # side of the blocks that are drawn whole; any value works, changing it changes every ensemble
 
 
-def field_noise(seed: int, member: int, *, time: int, y: int, x: int, shape: tuple[int, int, int], draw: int = 0) -> Tensor:
+def field_noise(
+    seed: int, member: int, *, time: int, y: int, x: int, shape: tuple[int, int, int], draw: int = 0
+) -> Tensor:
     """Draw standard normal noise for a box of space-time.
 
     Parameters
@@ -53,7 +56,7 @@ def _block(*key: int) -> np.ndarray:
 
 
 def step_generator(seed: int, *key: int | str) -> torch.Generator:
-    """Make the generator of one training step: a step's randomness depends on its number, not on what ran before.
+    """Make the generator of one training step: its randomness comes from its number alone.
 
     So a resumed training needs no stored random state.
     """

@@ -1,7 +1,8 @@
 """One pure function per sampler, all with the same signature.
 
-`denoise(x_t, t)` gives the predicted clean field x_0 for a batch at one integer time; `start` is standard normal
-noise; `noise(k)` gives fresh standard normal noise of the same shape for the k-th step, for samplers that need it.
+`denoise(x_t, t)` gives the predicted clean field x_0 for a batch at one integer time; `start` is standard
+normal noise; `noise(k)` gives fresh standard normal noise of the same shape for the k-th step, for samplers
+that need it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Noise = Callable[[int], Tensor]
 class Sampler(Protocol):
     """Signature of every sampler."""
 
-    def __call__(self, denoise: Denoise, start: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Tensor:
+    def __call__(
+        self, denoise: Denoise, start: Tensor, schedule: Schedule, steps: int, noise: Noise
+    ) -> Tensor:
         """Give the clean field; `steps` is the number of network evaluations."""
         ...
 
@@ -78,25 +81,24 @@ SAMPLERS: dict[str, Sampler] = {"ancestral": ancestral, "ddim": ddim, "dpm_solve
 
 
 def uniform_times(schedule: Schedule, steps: int) -> list[int]:
-    """Give `steps` times from T - 1 down to 0, evenly spaced in t."""
-    spaced = torch.linspace(schedule.steps - 1, 0, steps) if steps > 1 else torch.tensor([schedule.steps - 1.0])
-    return _distinct(spaced.round().long().tolist())
+    """Give min(steps, T) times from T - 1 down to 0, evenly spaced in t."""
+    spaced = torch.linspace(schedule.steps - 1, 0, min(steps, schedule.steps), dtype=torch.float64)
+    return spaced.round().long().tolist()
 
 
 def log_snr_times(schedule: Schedule, steps: int) -> list[int]:
-    """Give at most `steps` times from T - 1 down, evenly spaced in half-log-SNR, the last above noise level 0.
+    """Give min(steps, T) times from T - 1 down, evenly spaced in half-log-SNR, the last above noise 0.
 
     The grid has one interval per evaluation; its end, where the field is clean, needs none.
     """
-    lambdas = schedule.half_log_snr
+    lambdas, steps = schedule.half_log_snr, min(steps, schedule.steps)
     grid = torch.linspace(float(lambdas[-1]), float(lambdas[0]), steps + 1, dtype=torch.float64)[:-1]
-    # lambdas falls with t: search in the reversed, rising order and take the nearest
     nearest = (lambdas[None, :] - grid[:, None]).abs().argmin(dim=1)
-    return _distinct(nearest.tolist())
-
-
-def _distinct(times: list[int]) -> list[int]:
-    return sorted(set(times), reverse=True)
+    times = nearest.tolist()
+    # The first times lie far apart in log-SNR: what falls on the same one moves up, as far as there is room.
+    for k in range(len(times) - 2, -1, -1):
+        times[k] = max(times[k], times[k + 1] + 1)
+    return [min(time, schedule.steps - 1 - k) for k, time in enumerate(times)]
 
 
 def _expm1(value: float) -> float:

@@ -48,5 +48,6 @@ def linear_schedule(beta: float, steps: int = 1000) -> Schedule:
         T.
     """
     betas = torch.linspace(1e-4, beta, steps, dtype=torch.float64)
-    kept = torch.cumprod(1 - betas, dim=0)  # abar_t
+    # abar_t, kept above 0 so that log-SNR and ratios stay finite for amplitudes near 1
+    kept = torch.cumprod(1 - betas, dim=0).clamp(min=1e-300)
     return Schedule(signal=kept.sqrt(), noise=(1 - kept).sqrt(), betas=betas)

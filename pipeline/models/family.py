@@ -28,8 +28,8 @@ class Stage:
     trains : tuple of str
         Names of the submodules whose parameters it trains; all others stay fixed.
     depends_on : frozenset of str
-        The scale parameters (of `beta`, `context`, `conservation`) that its weights depend on. Trials that agree in
-        these share one trained stage.
+        The scale parameters (of `beta`, `context`, `conservation`) that its weights depend on. Trials that
+        agree in these share one trained stage.
     steps : int
     """
 
@@ -80,7 +80,7 @@ class SuperResolutionModel(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, stage: str, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Give a stage's masked training loss, a scalar; all randomness comes from `generator` (on the CPU)."""
+        """Give a stage's masked training loss, a scalar; all randomness is that of `generator` (CPU)."""
 
     @abstractmethod
     def predict_mean(self, batch: Batch) -> Tensor:
@@ -88,7 +88,7 @@ class SuperResolutionModel(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, batch: Batch, sampling: SamplingSettings, seed: int) -> Tensor:
-        """Draw an ensemble (B, members, tau, H, W) in physical units; a member depends on seed and place only."""
+        """Draw an ensemble (B, members, tau, H, W) in physical units; a member depends on seed and place."""
 
     def stage_state(self, stage: Stage) -> dict[str, Tensor]:
         """Give the weights and buffers that a stage trained or prepared."""

@@ -29,11 +29,20 @@ class StageCheckpoint:
     url: str
 
     def save(
-        self, step: int, model: SuperResolutionModel, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
+        self,
+        step: int,
+        model: SuperResolutionModel,
+        optimizer: torch.optim.Optimizer,
+        average: dict[str, Tensor],
     ) -> None:
         """Write the state after `step` steps."""
         buffer = io.BytesIO()
-        state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        state = {
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average,
+        }
         torch.save(state, buffer)
         content = buffer.getvalue()
         write_bytes(self.url, zlib.crc32(content).to_bytes(4, "big") + content)

@@ -1,4 +1,4 @@
-"""From a specification and windows to a trained model: its stages in order, finished ones taken from a cache."""
+"""From a specification and windows to a trained model: stage by stage, finished ones from a cache."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def fit(
     """
     model = build_model(spec, seed)
     for stage in type(model).stages(spec.settings, settings):
-        state = cache.fetch_or_claim(stage, spec) if cache else None
+        state = cache.fetch_or_claim(stage, spec) if cache is not None else None
         if state is not None:
             model.load_stage(stage, state)
             if on_report:
@@ -69,7 +69,7 @@ def fit(
             continue
 
         def report(step: StepReport, stage: Stage = stage) -> None:
-            if cache:
+            if cache is not None:
                 cache.renew(stage, spec)
             if on_report:
                 on_report(step)
@@ -78,6 +78,6 @@ def fit(
         train_stage(
             model, stage, windows, settings, seed=seed, device=device, checkpoint=checkpoint, on_report=report
         )
-        if cache:
+        if cache is not None:
             cache.publish(stage, spec, model.stage_state(stage))
     return model.to(device).eval().requires_grad_(False)

@@ -1,7 +1,7 @@
 """The one training loop: a stage of a model, on one device, in plain torch.
 
-The randomness of a step comes from its number (`step_generator`), so a resumed stage needs no random state and ends
-with the same weights as an undisturbed one.
+The randomness of a step comes from its number (`step_generator`), so a resumed stage needs no random state
+and ends with the same weights as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def train_stage(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.split(".")[0] in stage.trains)
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(named.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        named.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
     average = {name: p.detach().clone() for name, p in named.items()}
 
     first = checkpoint.restore(model, optimizer, average, device) if checkpoint else 0
@@ -109,14 +111,19 @@ def train_stage(
         losses.append(loss.detach())
 
         done = step + 1
-        if done % settings.report_every == 0 or done == stage.steps:
+        reports = done % settings.report_every == 0 or done == stage.steps
+        saves = checkpoint is not None and done % settings.checkpoint_every == 0 and done < stage.steps
+        if reports or saves:  # asking for the loss makes a GPU wait, so not at every step
             mean_loss = float(torch.stack(losses).mean())
+            if not math.isfinite(mean_loss + float(norm)):  # before a checkpoint keeps what came of it
+                raise FloatingPointError(
+                    f"stage {stage.name}: loss is {mean_loss}, gradient norm {float(norm)} before step {done}"
+                )
+        if reports:
             losses.clear()
-            if not math.isfinite(mean_loss):
-                raise FloatingPointError(f"stage {stage.name}: loss is {mean_loss} before step {done}")
             if on_report:
                 on_report(StepReport(stage.name, done, stage.steps, mean_loss, rate, float(norm)))
-        if checkpoint and done % settings.checkpoint_every == 0 and done < stage.steps:
+        if checkpoint and saves:
             checkpoint.save(done, model, optimizer, average)
 
     with torch.no_grad():
@@ -135,7 +142,9 @@ def _rate_factor(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _update_average(average: dict[str, Tensor], named: dict[str, nn.Parameter], decay: float, step: int) -> None:
+def _update_average(
+    average: dict[str, Tensor], named: dict[str, nn.Parameter], decay: float, step: int
+) -> None:
     """Move the averages; early on with a shorter memory, so that the random start is forgotten."""
     decay = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():

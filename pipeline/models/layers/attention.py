@@ -62,8 +62,8 @@ class TemporalAttention(nn.Module):
 def _attend_over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend over L for each of P pixels: (B, L, h, d, P) each, and the result."""
     if q.is_cuda:
-        sequences = [z.permute(0, 4, 2, 1, 3) for z in (q, k, v)]  # (B, P, h, L, d)
-        return F.scaled_dot_product_attention(*sequences).permute(0, 3, 2, 4, 1)
+        q, k, v = (z.permute(0, 4, 2, 1, 3) for z in (q, k, v))  # (B, P, h, L, d)
+        return F.scaled_dot_product_attention(q, k, v).permute(0, 3, 2, 4, 1)
     # On a CPU thousands of L x L products are slow; sums over whole pixel rows are three times faster.
     scores = (q[:, :, None] * k[:, None]).sum(dim=4) / math.sqrt(q.shape[3])  # (B, L, L, h, P)
     return (scores.softmax(dim=2).unsqueeze(4) * v[:, None]).sum(dim=2)
@@ -85,8 +85,9 @@ class NeighbourhoodAttention(nn.Module):
         super().__init__()
         self.heads, self.kernel = heads, kernel
         self.norm = nn.GroupNorm(1, width)
-        self.qkv = nn.Conv2d(width, 3 * width, 1)
-        self.bias = nn.Parameter(torch.zeros(heads, kernel**2))
+        # A pixel alone gives itself all its weight: there are no queries, keys and biases to learn then.
+        self.qkv = nn.Conv2d(width, 3 * width if kernel > 1 else width, 1)
+        self.bias = nn.Parameter(torch.zeros(heads, kernel**2)) if kernel > 1 else None
         self.out = nn.Conv2d(width, width, 1)
         nn.init.zeros_(self.out.weight)  # the layer starts as the identity
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
@@ -94,9 +95,10 @@ class NeighbourhoodAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         B, C, H, W = x.shape
-        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=1)
-        if self.kernel == 1:
-            return x + self.out(v)
+        mapped = self.qkv(self.norm(x))
+        if self.bias is None:
+            return x + self.out(mapped)
+        q, k, v = mapped.chunk(3, dim=1)
         heads, d, n = self.heads, C // self.heads, self.kernel**2
         q = q.reshape(B, heads, d, 1, H * W)
         k, v = (self._around(z).reshape(B, heads, d, n, H * W) for z in (k, v))
@@ -138,6 +140,7 @@ class TokenAttention(nn.Module):
         heads, d, L = self.heads, C // self.heads, tokens.shape[1]
         q = self.query(self.norm(x)).reshape(B, heads, d, H * W)
         k, v = self.key_value(tokens).reshape(B, L, 2, heads, d).permute(2, 0, 3, 1, 4)  # (B, h, L, d) each
-        weights = (k @ q / math.sqrt(d)).softmax(dim=2)  # (B, h, L, HW): over the tokens, never over the batch
+        # (B, h, L, HW): softmax over the tokens, never over the batch
+        weights = (k @ q / math.sqrt(d)).softmax(dim=2)
         mixed = (v.transpose(2, 3) @ weights).reshape(B, C, H, W)
         return x + self.out(mixed)

@@ -25,7 +25,7 @@ class StandardisedConv(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions around a shortcut, modulated by a condition (FiLM, Perez et al. 2018) if given.
+    """Two normalised convolutions around a shortcut; a condition modulates them (FiLM, Perez et al. 2018).
 
     Parameters
     ----------
@@ -36,7 +36,9 @@ class ResidualBlock(nn.Module):
         Use weight-standardised convolutions.
     """
 
-    def __init__(self, width_in: int, width_out: int, condition_width: int = 0, standardised: bool = False) -> None:
+    def __init__(
+        self, width_in: int, width_out: int, condition_width: int = 0, standardised: bool = False
+    ) -> None:
         super().__init__()
         conv = StandardisedConv if standardised else nn.Conv2d
         self.first = conv(width_in, width_out, 3, padding=1)
@@ -57,7 +59,7 @@ class ResidualBlock(nn.Module):
 
 
 def halve(x: Tensor) -> Tensor:
-    """Average 2 x 2 pixels; an odd last row or column is kept: (B, C, H, W) to (B, C, ceil(H/2), ceil(W/2))."""
+    """Average 2 x 2 pixels, an odd last row or column too: (B, C, H, W) to (B, C, ceil(H/2), ceil(W/2))."""
     return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 

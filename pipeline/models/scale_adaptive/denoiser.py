@@ -28,7 +28,9 @@ class TemporalTokens(nn.Module):
             nn.Conv2d(width, width, 3, stride=2, padding=1), nn.SiLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
-        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
         self.context = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -50,7 +52,15 @@ class Denoiser(nn.Module):
     widths, kernels : tuple of int
         Width and neighbourhood of the local attention, per level.
     token_width, heads : int
+
+    Attributes
+    ----------
+    residual_scale : Tensor
+        What one unit of the residual stands for; `ScaleAdaptive` measures it and it is stored with the
+        weights.
     """
+
+    residual_scale: Tensor
 
     def __init__(
         self,
@@ -64,7 +74,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.time_width = 4 * widths[0]
         self.time = nn.Sequential(
-            nn.Linear(self.time_width, self.time_width), nn.SiLU(), nn.Linear(self.time_width, self.time_width)
+            nn.Linear(self.time_width, self.time_width),
+            nn.SiLU(),
+            nn.Linear(self.time_width, self.time_width),
         )
         self.lift = nn.Conv2d(channels_in, widths[0], 3, padding=1)
 
@@ -79,7 +91,9 @@ class Denoiser(nn.Module):
 
         widths_in = (widths[0], *widths[:-1])
         self.down = nn.ModuleList(map(level, widths_in, widths, kernels))
-        self.up = nn.ModuleList(map(level, [a + b for a, b in zip(widths[1:], widths, strict=False)], widths, kernels))
+        self.up = nn.ModuleList(
+            map(level, [a + b for a, b in zip(widths[1:], widths, strict=False)], widths, kernels)
+        )
         self.head = nn.Conv2d(widths[0], frames_out, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]

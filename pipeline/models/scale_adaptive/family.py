@@ -1,8 +1,9 @@
 """The scale-adaptive family (arXiv 2604.21903): a conditional mean, and diffusion of what it leaves.
 
-Differences from the authors' public code, each on purpose: two stages instead of one joint loss; the temporal tokens
-are trained and saved and attend over the L frames; the mean's head adds to the interpolated last frame; missing
-coarse cells are marked by a channel; the residual may be standardised; a short solver replaces 1000 ancestral steps.
+Differences from the authors' public code, each on purpose: two stages instead of one joint loss; the temporal
+tokens are trained and saved and attend over the L frames; the mean's head adds to the interpolated last
+frame; missing coarse cells are marked by a channel; the residual may be standardised; a short solver replaces
+1000 ancestral steps.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class ScaleAdaptive(SuperResolutionModel):
     spec : ModelSpec
     """
 
+    mean: ConditionalMean
+    tokens: TemporalTokens
+    denoiser: Denoiser
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -43,11 +48,21 @@ class ScaleAdaptive(SuperResolutionModel):
         self.schedule = linear_schedule(spec.parameters.beta, settings.noise_steps)
         channels = 2 + statics  # field, its mask, covariates
         self.mean = ConditionalMean(
-            channels, tau, settings.mean_widths, settings.mean_kernels, settings.heads, settings.mean_context_at
+            channels,
+            tau,
+            settings.mean_widths,
+            settings.mean_kernels,
+            settings.heads,
+            settings.mean_context_at,
         )
         self.tokens = TemporalTokens(channels, settings.token_width, settings.heads, settings.token_layers)
         self.denoiser = Denoiser(
-            2 * tau + channels, tau, settings.denoiser_widths, settings.denoiser_kernels, settings.token_width, settings.heads
+            2 * tau + channels,
+            tau,
+            settings.denoiser_widths,
+            settings.denoiser_kernels,
+            settings.token_width,
+            settings.heads,
         )
         self.denoiser.register_buffer("residual_scale", torch.ones(()))
 
@@ -58,7 +73,10 @@ class ScaleAdaptive(SuperResolutionModel):
         return (
             Stage(MEAN, ("mean",), frozenset(mean_on), training.mean_steps),
             Stage(
-                RESIDUAL, ("tokens", "denoiser"), frozenset({"beta", "context", "conservation"}), training.residual_steps
+                RESIDUAL,
+                ("tokens", "denoiser"),
+                frozenset({"beta", "context", "conservation"}),
+                training.residual_steps,
             ),
         )
 
@@ -74,7 +92,7 @@ class ScaleAdaptive(SuperResolutionModel):
         self.denoiser.residual_scale.fill_(max((squares / max(count, 1.0)) ** 0.5, 1e-3))
 
     def loss(self, stage: str, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Give MSE(C, Y) for the mean, MSE(v_hat, v) for the residual, over valid values (sections 3 and 4)."""
+        """Give MSE(C, Y) for the mean, MSE(v_hat, v) for the residual, over valid values."""
         if stage == MEAN:
             through = self.spec.settings.mean_through_conservation
             predicted = self._centre(batch) if through else self.mean(self._frames(batch))
@@ -113,7 +131,9 @@ class ScaleAdaptive(SuperResolutionModel):
         def denoise(noisy: Tensor, time: int) -> Tensor:
             times = torch.full((len(noisy),), time, device=noisy.device)
             v = self.denoiser(noisy, times, condition, tokens)
-            return clean_from_velocity(noisy, v, float(self.schedule.signal[time]), float(self.schedule.noise[time]))
+            return clean_from_velocity(
+                noisy, v, float(self.schedule.signal[time]), float(self.schedule.noise[time])
+            )
 
         sampler = SAMPLERS[sampling.sampler]
         residual = sampler(denoise, noise(0), self.schedule, sampling.steps, lambda k: noise(k + 1))
@@ -122,11 +142,13 @@ class ScaleAdaptive(SuperResolutionModel):
 
     def _frames(self, batch: Batch) -> Tensor:
         """(B, L, 2 + S, H, W): each context frame interpolated to the fine grid, its mask, the covariates."""
-        B, L, h, w = batch.coarse.shape
+        B, L = batch.coarse.shape[:2]
         H, W = batch.fine.shape[-2:]
         values = self.spec.transform.forward(batch.coarse).flatten(0, 1)[:, None]  # (BL, 1, h, w)
         fine = F.interpolate(values, size=(H, W), mode="bicubic", align_corners=False).clamp(min=0)
-        known = F.interpolate(batch.coarse_mask.flatten(0, 1)[:, None].to(fine.dtype), size=(H, W), mode="nearest")
+        known = F.interpolate(
+            batch.coarse_mask.flatten(0, 1)[:, None].to(fine.dtype), size=(H, W), mode="nearest"
+        )
         frames = torch.cat([fine, known], dim=1).unflatten(0, (B, L))
         return torch.cat([frames, batch.statics[:, None].expand(-1, L, -1, -1, -1)], dim=2)
 
@@ -165,5 +187,3 @@ class ScaleAdaptive(SuperResolutionModel):
 def _masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     squares = torch.where(mask, (predicted - target).square(), 0.0)
     return squares.sum() / mask.sum().clamp(min=1)
-
-

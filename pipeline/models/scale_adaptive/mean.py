@@ -30,8 +30,8 @@ class ConditionalMean(nn.Module):
         Neighbourhood of the local attention, per level.
     heads : int
     context_at : {"full", "half"}
-        Resolution at which the context frames meet the last one. They are coarse fields interpolated to the fine grid:
-        at half resolution nothing of them is lost for s >= 2, and the first level costs 1 / L.
+        Resolution at which the context frames meet the last one. They are coarse fields interpolated to the
+        fine grid: at half resolution nothing of them is lost for s >= 2, and the first level costs 1 / L.
     """
 
     def __init__(
@@ -52,19 +52,25 @@ class ConditionalMean(nn.Module):
             for level, width in enumerate(widths_in)
         )
         self.encode = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(widths_in, widths, strict=True))
-        self.local = nn.ModuleList(NeighbourhoodAttention(w, heads, k) for w, k in zip(widths, kernels, strict=True))
-        self.decode = nn.ModuleList(ResidualBlock(below + here, here) for below, here in zip(widths[1:], widths, strict=False))
+        self.local = nn.ModuleList(
+            NeighbourhoodAttention(w, heads, k) for w, k in zip(widths, kernels, strict=True)
+        )
+        self.decode = nn.ModuleList(
+            ResidualBlock(below + here, here) for below, here in zip(widths[1:], widths, strict=False)
+        )
         self.head = nn.Conv2d(widths[0], frames_out, 1)
         nn.init.zeros_(self.head.weight)  # training starts at the interpolated last frame
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (B, L, channels, H, W), first channel the interpolated field, to (B, tau, H, W), not negative."""
+        """Frames (B, L, channels, H, W), first channel the interpolated field, to (B, tau, H, W) >= 0."""
         B, L = frames.shape[:2]
         last_field = frames[:, -1, :1]  # (B, 1, H, W)
         x = self.lift(frames.flatten(0, 1)).unflatten(0, (B, L))  # (B, L, C, H, W)
         skips: list[Tensor] = []
-        for level, (temporal, encode, local) in enumerate(zip(self.temporal, self.encode, self.local, strict=True)):
+        for level, (temporal, encode, local) in enumerate(
+            zip(self.temporal, self.encode, self.local, strict=True)
+        ):
             if level:
                 x = _each_frame(halve, x)
             if level >= self.first_temporal:
@@ -76,7 +82,6 @@ class ConditionalMean(nn.Module):
         for decode, skip in zip(reversed(self.decode), reversed(skips), strict=True):
             y = decode(torch.cat([enlarge_to(y, skip), skip], dim=1))
         return (last_field + self.head(y)).relu()
-
 
 
 def _each_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
