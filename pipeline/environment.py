@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import secrets
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +16,8 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 _DEFAULTS = {
-    # Ray: no usage reports; Tune writes no logs of its own (MLflow has them) and leaves Ctrl-C to us, so that runs
-    # are ended properly; results need not hold the searched metric, because progress is reported too.
+    # Ray: no usage reports; Tune writes no logs of its own (MLflow has them) and leaves Ctrl-C to us, so that
+    # runs are ended properly; results need not hold the searched metric, because progress is reported too.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -22,7 +25,9 @@ _DEFAULTS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # MLflow: a dead server is reported within seconds, not minutes.
+    # MLflow: silent about the database it makes (importing it sets its loggers, so nothing else would hold), and
+    # a dead server is reported within seconds, not minutes.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -36,8 +41,12 @@ def prepare() -> None:
     """Set every switch the user has not set."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for library in ("mlflow", "optuna", "alembic"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def without_secrets(text: str) -> str:
+    """Hide user and password of every URL in a text."""
+    return re.sub(r"://[^/\s'\"]*@", "://***@", text)
 
 
 def in_ray_job() -> bool:
@@ -51,28 +60,47 @@ def resolve_output(output: str) -> str:
     Raises
     ------
     UserError
-        If it is relative in a Ray job, whose working directory is deleted at its end.
+        If it is relative in a Ray job, whose working directory is deleted at its end, or if no folder can be
+        there.
     """
     from pipeline.files import resolve
 
     if in_ray_job() and "://" not in output and not os.path.isabs(os.path.expanduser(output)):
         raise UserError(
-            f"output {output!r}: a Ray job's working directory is deleted at its end; give an absolute path or a URL "
-            "with --output"
+            f"output {output!r}: a Ray job's working directory is deleted at its end; give an absolute path or "
+            "a URL with --output"
         )
-    return resolve(output)
+    absolute = resolve(output)
+    if "://" not in absolute:
+        above = Path(absolute)
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(
+                f"output {output}: {above} is not a folder that can be written to; give another --output"
+            )
+    return absolute
 
 
 def start_ray(config: Config) -> None:
-    """Connect to the job's or the configured cluster, or start one on this machine's loopback address."""
+    """Connect to the job's or the configured cluster, or start one on this machine that only we can use.
+
+    Raises
+    ------
+    UserError
+        If the cluster cannot be reached, or this machine has less than one trial needs.
+    """
+    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    local = address is None and not in_ray_job()
+    if local and "RAY_AUTH_MODE" not in os.environ:
+        # Ray listens on every network interface, whatever address it is given: a token of this run's own, handed
+        # down by environment and written nowhere, keeps others out. Ray reads it when it is imported.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     if ray.is_initialized():
         return
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    if address is None and not in_ray_job():
-        # Ours alone and on loopback only: no token is needed, and none is written to the home folder.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if local:
         # Workers must find this package when it is not installed.
         root = str(Path(__file__).resolve().parents[1])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -82,10 +110,31 @@ def start_ray(config: Config) -> None:
             include_dashboard=False,
             object_store_memory=200 * 2**20,
             logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
         )
+        _check_room(config, ray.cluster_resources())
     else:
         try:
+            _knock(address)
             ray.init(address=address or "auto", logging_level=logging.ERROR)
-        except ConnectionError as error:
-            raise UserError(f"Ray cluster {address}: cannot connect ({' '.join(str(error).split())[:200]})") from error
+        except OSError as error:
+            raise UserError(
+                f"Ray cluster {address}: cannot connect ({' '.join(str(error).split())[:200]})"
+            ) from error
+
+
+def _check_room(config: Config, resources: dict[str, float]) -> None:
+    """Refuse trials that would wait for ever: a cluster of one machine does not grow."""
+    wanted = {"CPU": config.tuning.cpus_per_trial, "GPU": config.tuning.gpus_per_trial}
+    for kind, amount in wanted.items():
+        if amount > resources.get(kind, 0.0):
+            raise UserError(
+                f"tuning.{kind.lower()}s_per_trial: {amount:g} wanted, this machine has "
+                f"{resources.get(kind, 0.0):g}"
+            )
+
+
+def _knock(address: str | None) -> None:
+    """Find out within seconds that nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

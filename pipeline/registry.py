@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
-def register(tracker: Tracker, run_id: str, model_url: str, name: str, *, crps: float, data_fingerprint: str) -> str:
+def register(
+    tracker: Tracker, run_id: str, model_url: str, name: str, *, crps: float, data_fingerprint: str
+) -> str:
     """Store a model with its run and register it.
 
     It becomes the champion if there is none, or if it scores better on the same data; else the challenger.
@@ -44,6 +46,14 @@ def register(tracker: Tracker, run_id: str, model_url: str, name: str, *, crps: 
     from mlflow.exceptions import MlflowException
 
     client = tracker.client
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.run_id == run_id and known.tags.get("source") == model_url:
+            return f"models:/{name}/{known.version}"  # the sweep was started again after it had ended
     with tempfile.TemporaryDirectory() as folder:
         data, packed = Path(folder) / "data", Path(folder) / "model"
         data.mkdir()
@@ -53,14 +63,6 @@ def register(tracker: Tracker, run_id: str, model_url: str, name: str, *, crps: 
             packed, loader_module="pipeline.registry", data_path=str(data), pip_requirements=["finescale"]
         )
         client.log_artifacts(run_id, str(packed), "model")
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    for known in client.search_model_versions(f"name = '{name}'"):
-        if known.run_id == run_id and known.tags.get("source") == model_url:
-            return f"models:/{name}/{known.version}"  # the sweep was started again after it had ended
     champion = _champion(client, name)
     version = client.create_model_version(
         name,
@@ -81,7 +83,9 @@ def _champion(client: Any, name: str) -> Mapping[str, str] | None:
 
     try:
         tags: Mapping[str, str] = client.get_model_version_by_alias(name, CHAMPION).tags
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise  # a server in trouble is no reason to promote a model
         return None
     return tags
 
@@ -107,13 +111,19 @@ class _Predictor:
         pair, known = self.model.spec.pair, torch.isfinite(coarse)
         B, _, h, w = coarse.shape
         shape = (B, pair.time, h * pair.space, w * pair.space)
-        statics = torch.as_tensor(np.asarray(inputs.get("statics", np.zeros((B, 0, *shape[2:]))), dtype=np.float32))
-        # Windows are told apart by their place, which their noise belongs to: here, one after the other in time.
+        statics = torch.as_tensor(
+            np.asarray(inputs.get("statics", np.zeros((B, 0, *shape[2:]))), dtype=np.float32)
+        )
+        # Noise belongs to a window's place: here, one after the other in time.
         position = torch.stack([torch.tensor([i * pair.time, 0, 0]) for i in range(B)])
         batch = Batch(
-            fine=torch.zeros(shape), mask=torch.ones(shape, dtype=torch.bool), coarse=torch.where(known, coarse, 0.0),
-            coarse_mask=known, statics=statics, position=position,
-        )  # fmt: skip
+            fine=torch.zeros(shape),
+            mask=torch.ones(shape, dtype=torch.bool),
+            coarse=torch.where(known, coarse, 0.0),
+            coarse_mask=known,
+            statics=statics,
+            position=position,
+        )
         sampling = SamplingSettings.model_validate({**self.sampling, **(params or {})})
         with torch.no_grad():
             return self.model.sample(batch, sampling, seed=int(inputs.get("seed", 0))).numpy()

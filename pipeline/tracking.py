@@ -1,17 +1,20 @@
 """What MLflow is told. With `registry`, the only file that knows MLflow.
 
-The driver alone writes, so one process owns every run and can end it. A sweep that is started again finds its runs by
-their `finescale.key` and goes on with them.
+The driver alone writes, so one process owns every run and can end it. A sweep that is started again finds its
+runs by their `finescale.key` and goes on with them.
 """
 
 from __future__ import annotations
 
+import base64
+import http.client
 import logging
 import math
+import os
 import subprocess
 import tempfile
 import time
-import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any, Literal
 
 from pipeline import __version__
 from pipeline.config import TrackingSettings
+from pipeline.environment import without_secrets
 from pipeline.errors import UserError
 from pipeline.files import join, resolve
 
@@ -30,14 +34,13 @@ KEY, SWEEP, PARENT = "finescale.key", "finescale.sweep", "mlflow.parentRunId"
 
 def tracking_uri(settings: TrackingSettings, output: str) -> str:
     """Resolve where runs go: the configured URI, MLFLOW_TRACKING_URI, or sqlite under `output`."""
-    import os
-
     uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
         return uri
     if "://" in output:
         raise UserError(
-            f"output {output}: runs cannot be kept in sqlite on a remote output; give the MLflow server with --tracking-uri"
+            f"output {output}: runs cannot be kept in sqlite on a remote output; give the MLflow server with "
+            "--tracking-uri"
         )
     return f"sqlite:///{output}/mlflow.db"
 
@@ -52,21 +55,21 @@ def check_reachable(uri: str) -> None:
     """
     if not uri.startswith(("http://", "https://")):
         return
+    parts = urllib.parse.urlsplit(uri)
+    login, _, host = parts.netloc.rpartition("@")  # urllib would take a password for a port
+    request = urllib.request.Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/health")
+    if login:
+        token = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+        with urllib.request.urlopen(request, timeout=10):
             return
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = " ".join(str(getattr(error, "reason", error)).split())
         raise UserError(
-            f"MLflow server {_without_secrets(uri)}: not reachable ({reason}); start it, or leave --tracking-uri out "
-            "to use a local database"
+            f"MLflow server {without_secrets(uri)}: not reachable ({reason}); start it, or leave --tracking-uri "
+            "out to use a local database"
         ) from error
-
-
-def _without_secrets(uri: str) -> str:
-    """Leave user and password out of a URI."""
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 class Tracker:
@@ -89,16 +92,23 @@ class Tracker:
         self.uri = uri
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(uri)
-        self.client = mlflow.MlflowClient(tracking_uri=uri)
         try:
+            mlflow.set_tracking_uri(uri)
+            self.client = mlflow.MlflowClient(tracking_uri=uri)
             found = self.client.get_experiment_by_name(experiment)
-            location = None if uri.startswith("http") else Path(resolve(join(output, "mlartifacts"))).as_uri()
             self.experiment_id: str = (
-                found.experiment_id if found else self.client.create_experiment(experiment, artifact_location=location)
+                found.experiment_id
+                if found
+                else self.client.create_experiment(experiment, artifact_location=_artifacts(uri, output))
             )
         except MlflowException as error:
-            raise UserError(f"MLflow {_without_secrets(uri)}: {' '.join(str(error).split())[:300]}") from error
+            reason = without_secrets(" ".join(str(error).split())[:300])
+            raise UserError(f"MLflow {without_secrets(uri)}: {reason}") from error
+        if found and found.lifecycle_stage != "active":
+            raise UserError(
+                f"MLflow {without_secrets(uri)}: experiment {experiment!r} is deleted there; restore it, or give "
+                "another with --set tracking.experiment=NAME"
+            )
         self._tags = {**tags, "finescale.version": __version__, **_git_commit()}
         self._open: set[str] = set()
         self._existing = self._find_existing(tags[SWEEP])
@@ -122,7 +132,12 @@ class Tracker:
                 return existing
 
     def start(
-        self, key: str, name: str, *, parent: str | None = None, tags: Mapping[str, str] | None = None,
+        self,
+        key: str,
+        name: str,
+        *,
+        parent: str | None = None,
+        tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> str:
         """Begin a run, or go on with the one of an earlier start; gives its id."""
@@ -149,13 +164,17 @@ class Tracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        batch = [Metric(name, float(value), now, step) for name, value in metrics.items() if math.isfinite(value)]
+        batch = [
+            Metric(name, float(value), now, step) for name, value in metrics.items() if math.isfinite(value)
+        ]
         self._safely(lambda: self.client.log_batch(run_id, metrics=batch))
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
-        for name, value in tags.items():
-            self._safely(lambda name=name, value=value: self.client.set_tag(run_id, name, value))
+        from mlflow.entities import RunTag
+
+        batch = [RunTag(name, value) for name, value in tags.items()]
+        self._safely(lambda: self.client.log_batch(run_id, tags=batch))
 
     def text(self, run_id: str, name: str, content: str) -> None:
         """Store a text file with a run."""
@@ -191,6 +210,14 @@ class Tracker:
             write()
         except (MlflowException, OSError) as error:
             log.warning("MLflow did not take a record: %s", " ".join(str(error).split())[:200])
+
+
+def _artifacts(uri: str, output: str) -> str | None:
+    """Give where artifacts go: a server knows that itself."""
+    if uri.startswith(("http://", "https://")):
+        return None
+    folder = resolve(join(output, "mlartifacts"))
+    return folder if "://" in folder else Path(folder).as_uri()
 
 
 def _git_commit() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Where to look for (beta, L, f) of a factor pair: ranges centred on the paper's prior.
 
-Edit freely, or give a module of your own with `--set tuning.search_space=my_module`. It needs the two functions below;
-what the first returns must lie inside the ranges of the second.
+Edit freely, or give a module of your own with `--set tuning.search_space=my_module`. It needs the two functions
+below; what the first returns must lie inside the ranges of the second.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def suggest(trial: Trial, pair: FactorPair, max_context: int) -> ScaleParameters
     centre = min(prior.context, max_context)
     return ScaleParameters(
         beta=trial.suggest_float("beta", prior.beta / BETA_FACTOR, prior.beta * BETA_FACTOR, log=True),
-        context=trial.suggest_int("context", max(1, centre - CONTEXT_REACH), min(max_context, centre + CONTEXT_REACH)),
+        context=trial.suggest_int(
+            "context", max(1, centre - CONTEXT_REACH), min(max_context, centre + CONTEXT_REACH)
+        ),
         conservation=Conservation(
             power=trial.suggest_float("power", LOWEST_POWER, 1.0),
             threshold=trial.suggest_float("threshold", 0.0, 2 * prior.conservation.threshold),

@@ -78,12 +78,12 @@ def test_other_variables_of_the_shell_are_left_alone():
         ([("tuning.name", "a b")], {}, None, ["tuning.name = 'a b'"]),
         # values that do not go together
         ([("data.split.train", 0.7)], {}, None, ["data.split", "must be 1, not 1.1", "command line"]),
-        ([("model.mean_widths", [8, 16, 32, 64])], {}, None, ["mean_kernels", "command line"]),
-        ([("model.heads", 3)], {}, None, ["multiples of heads (3)"]),
-        ([("model.mean_kernels", [2, 1, 1])], {}, None, ["must be odd"]),
+        ([("model.mean_widths", [8] * 7)], {}, None, ["mean_widths 7", "command line"]),
+        ([("preset", "tiny"), ("model.heads", 3)], {}, None, ["multiples of heads (3)"]),
+        ([("preset", "tiny"), ("model.mean_kernels", [2, 1])], {}, None, ["must be odd"]),
         ([("model.mean_kernels", [-1, 1, 1])], {}, None, ["model.mean_kernels.0 = -1"]),
         ([("model.mean_widths", [0, 4, 4])], {}, None, ["model.mean_widths.0 = 0"]),
-        ([("model.token_width", 30)], {}, None, ["token_width 30"]),
+        ([("preset", "paper"), ("model.token_width", 30)], {}, None, ["token_width 30"]),
     ],
 )
 def test_mistakes_are_one_line_with_key_value_and_source(

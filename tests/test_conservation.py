@@ -150,6 +150,15 @@ def test_taper_on_the_scaled_field(power, threshold, shares):
     torch.testing.assert_close(out.flatten(), 4 * torch.tensor([*shares, 0.0]) / sum(shares))
 
 
+@pytest.mark.parametrize("scope", [Scope.TILE, Scope.CELL])
+def test_a_faint_prediction_keeps_its_pattern(scope):
+    # Little is not nothing: only a prediction that is dry gives way to an even spread.
+    pattern = torch.tensor([0.0, 1.0, 2.0, 5.0]).reshape(1, 1, 2, 2)
+    coarse = torch.full((1, 1, 1, 1), 2.0)
+    out = conserve(1e-6 * pattern, coarse, FactorPair(2, 1), Conservation(scope=scope), scale=1e3)
+    torch.testing.assert_close(out, pattern)
+
+
 def test_members_of_a_batch_do_not_mix():
     generator = torch.Generator().manual_seed(3)
     field, coarse = torch.rand(3, 2, 4, 4, generator=generator), torch.rand(3, 1, 2, 2, generator=generator)

@@ -61,10 +61,10 @@ class PairData:
         max_context = longest_context(segments, pair, wanted_context)
         view = FieldView.load(store, segments["train"], settings.memory_gib)
         values, scale = [], 0.0
-        for field in _sampled_frames(view, segments["train"], pair):
-            mask = torch.isfinite(field)
-            values.append(field[mask])
-            scale = max(scale, float(block_mean(field, mask, pair)[0].max()))
+        for frames_read in _sampled_frames(view, segments["train"], pair):
+            mask = torch.isfinite(frames_read)
+            values.append(frames_read[mask])
+            scale = max(scale, float(block_mean(frames_read, mask, pair)[0].max()))
         if not scale > 0:
             raise UserError(
                 f"factor pair {pair}: no coarse value of the training period is wet; give a longer period"
@@ -82,6 +82,8 @@ class PairData:
         return thin(self._windows(split, context, dense=False), count, seed)
 
     def _windows(self, split: SplitName, context: int, dense: bool) -> Windows:
+        if context > self.max_context:  # it would quietly reach into the split before
+            raise ValueError(f"context {context} is above {self.max_context}, the largest prepared for")
         if split not in self._found:  # targets do not depend on L: every trial of a process shares one search
             segment = self.segments[split]
             view = FieldView.load(self.store, segment, self.settings.memory_gib)

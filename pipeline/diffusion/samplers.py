@@ -15,6 +15,8 @@ from torch import Tensor
 
 from pipeline.diffusion.schedule import Schedule
 
+PURE_NOISE = -5.0  # half-log-SNR below which a field is taken for pure noise: its signal is below 0.7 %
+
 Denoise = Callable[[Tensor, int], Tensor]
 Noise = Callable[[int], Tensor]
 
@@ -87,12 +89,15 @@ def uniform_times(schedule: Schedule, steps: int) -> list[int]:
 
 
 def log_snr_times(schedule: Schedule, steps: int) -> list[int]:
-    """Give min(steps, T) times from T - 1 down, evenly spaced in half-log-SNR, the last above noise 0.
+    """Give min(steps, T) times, falling, evenly spaced in half-log-SNR, the last above noise 0.
 
-    The grid has one interval per evaluation; its end, where the field is clean, needs none.
+    The grid has one interval per evaluation; its end, where the field is clean, needs none. It begins where
+    the field is all but noise: for a large beta the times before that would cost most of the evaluations and
+    change nothing.
     """
     lambdas, steps = schedule.half_log_snr, min(steps, schedule.steps)
-    grid = torch.linspace(float(lambdas[-1]), float(lambdas[0]), steps + 1, dtype=torch.float64)[:-1]
+    start = max(float(lambdas[-1]), PURE_NOISE)
+    grid = torch.linspace(start, float(lambdas[0]), steps + 1, dtype=torch.float64)[:-1]
     nearest = (lambdas[None, :] - grid[:, None]).abs().argmin(dim=1)
     times = nearest.tolist()
     # The first times lie far apart in log-SNR: what falls on the same one moves up, as far as there is room.

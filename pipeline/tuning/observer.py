@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.tune import Callback
 from tqdm import tqdm
 
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.tracking import Tracker
+from pipeline.tracking import Status, Tracker
 from pipeline.tuning.study import PairStudy
 
 
@@ -26,6 +27,8 @@ class SweepObserver(Callback):
         Run id of each study, the parent of its trials.
     steps_per_trial : int
         Training steps of a trial that shares nothing.
+    forget : callable
+        Told the id of every trial that has ended, so that none waits for a stage it had claimed.
     """
 
     def __init__(
@@ -34,15 +37,21 @@ class SweepObserver(Callback):
         studies: Mapping[FactorPair, PairStudy],
         study_runs: Mapping[FactorPair, str],
         steps_per_trial: int,
+        forget: Callable[[str], None],
     ) -> None:
         self._tracker, self._studies, self._study_runs = tracker, studies, study_runs
-        self._steps_per_trial = steps_per_trial
+        self._steps_per_trial, self._forget = steps_per_trial, forget
         self._runs: dict[str, str] = {}
         self._steps: dict[str, dict[str, int]] = {}
         self._started: dict[str, float] = {}
         wanted = sum(max(0, study.wanted) for study in studies.values())
         self._bar = tqdm(
-            total=wanted * steps_per_trial, unit="step", desc="sweep", file=sys.stderr, disable=None, smoothing=0.05
+            total=wanted * steps_per_trial,
+            unit="step",
+            desc="sweep",
+            file=sys.stderr,
+            disable=None,
+            smoothing=0.05,
         )
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
@@ -69,12 +78,16 @@ class SweepObserver(Callback):
             },
         )  # fmt: skip
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """Record progress or the scores."""
         run = self._runs[trial.trial_id]
         if "step" in result:
             stage, step = result["stage"], result["step"]
             self._advance(trial.trial_id, stage, step)
+            if math.isnan(result["loss"]):  # the stage came from the cache: nothing was trained
+                return
             names = ("loss", "learning_rate", "gradient_norm")
             self._tracker.metrics(run, {f"{stage}_{name}": result[name] for name in names}, step)
         elif "metrics" in result:
@@ -92,7 +105,9 @@ class SweepObserver(Callback):
             best = "best so far" if crps < min(earlier, default=float("inf")) else f"best {min(earlier):.4g}"
             parameters = ScaleParameters.model_validate(trial.config["parameters"])
             count = len(earlier) + 1
-            self._say(f"{pair} trial {count}: CRPS {crps:.4g} ({best}), {parameters}, {self._seconds(trial):.0f} s")
+            self._say(
+                f"{pair} trial {count}: CRPS {crps:.4g} ({best}), {parameters}, {self._seconds(trial):.0f} s"
+            )
             self._finish(trial, "FINISHED")
         else:
             self._say(f"{pair} trial #{number} failed: {result.get('failure', 'it ended without a score')}")
@@ -108,8 +123,13 @@ class SweepObserver(Callback):
         """Take the bar away."""
         self._bar.close()
 
-    def _finish(self, trial: Any, status: Any) -> None:
-        self._advance(trial.trial_id, "rest", self._steps_per_trial - sum(self._steps[trial.trial_id].values()))
+    def _finish(self, trial: Any, status: Status) -> None:
+        self._forget(trial.trial_id)
+        if trial.trial_id not in self._runs:  # its process died before it began
+            return
+        self._advance(
+            trial.trial_id, "rest", self._steps_per_trial - sum(self._steps[trial.trial_id].values())
+        )
         self._tracker.end(self._runs[trial.trial_id], status)
 
     def _advance(self, trial_id: str, stage: str, step: int) -> None:

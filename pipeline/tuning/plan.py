@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from pipeline import __version__
@@ -15,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 from pipeline.models.family import family_stages
 from pipeline.tuning.stage_cache import SCALE_PARAMETERS
-from pipeline.tuning.study import load_search_space
+from pipeline.tuning.study import first_points
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,15 @@ def plan_sweep(config: Config, shape: tuple[int, int, int]) -> tuple[PairPlan, .
     if not config.tuning.pairs:
         raise UserError("tuning.pairs: no factor pair given; name at least one, as in --pairs 4x2,8x1")
     if config.tuning.gpus_per_trial == 0 and config.tuning.cpus_per_trial < 1e-3:
-        raise UserError(f"tuning.cpus_per_trial: {config.tuning.cpus_per_trial} is too little to run anything")
+        raise UserError(
+            f"tuning.cpus_per_trial: {config.tuning.cpus_per_trial} is too little to run anything"
+        )
     frames, height, width = shape
-    space = load_search_space(config.tuning.search_space)
     plans = []
     for pair in config.tuning.pairs:
         check_divides(pair, config.data, height, width)
         longest = longest_context(split_time(frames, config.data.split), pair, config.tuning.max_context)
-        plans.append(PairPlan(pair, longest, tuple(space.first_trials(pair, longest))))
+        plans.append(PairPlan(pair, longest, first_points(config.tuning.search_space, pair, longest)))
     return tuple(plans)
 
 
@@ -76,14 +78,17 @@ def describe_plan(config: Config, plans: tuple[PairPlan, ...]) -> str:
 
 
 def _brief(point: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items())
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in point.items()
+    )
 
 
 def sweep_id(config: Config, store: FieldStore) -> str:
     """Name a sweep by its data and by every setting that its scores depend on.
 
-    The same command finds its sweep again; other settings never mix with it. Pairs and the number of trials are not
-    part of it, so that both can be extended.
+    The same command finds its sweep again; other settings never mix with it. Pairs and the number of trials are
+    not part of it, so that both can be extended.
     """
     settings = {
         "data": config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),
@@ -97,4 +102,9 @@ def sweep_id(config: Config, store: FieldStore) -> str:
         "version": __version__,
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{config.tuning.name or store.info.name}-{digest}"
+    return f"{config.tuning.name or plain(store.info.name)}-{digest}"
+
+
+def plain(name: str) -> str:
+    """Make a data set's name fit for folders, and for MLflow's filters and registered models."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)

@@ -1,4 +1,4 @@
-"""The end of a sweep: test scores of each pair's best model, its registration, the table, the recipe, the figures."""
+"""The end of a sweep: test scores of each pair's best model, its registration, table, recipe and figures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
+from pipeline.environment import without_secrets
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.files import join
 from pipeline.recipe import Origin, Recipe, RecipeEntry
@@ -101,7 +102,9 @@ def _evaluate(sweep: Sweep) -> list[PairResult]:
             continue
         best_score = task.remote(sweep.config, sweep.store, best.model_url, "test")
         same = prior is None or prior.number == best.number
-        prior_score = None if same or prior is None else task.remote(sweep.config, sweep.store, prior.model_url, "test")
+        prior_score = (
+            None if same or prior is None else task.remote(sweep.config, sweep.store, prior.model_url, "test")
+        )
         pending.append((pair, best, best_score, best_score if same and prior else prior_score))
     return [
         PairResult(
@@ -120,6 +123,7 @@ def _record_study(sweep: Sweep, result: PairResult, run: str) -> str:
     import ray
 
     from pipeline.registry import register
+    from pipeline.tuning.plan import plain
     from pipeline.tuning.sweep import remotely
 
     parameters, tracker = result.best.parameters, sweep.tracker
@@ -141,14 +145,16 @@ def _record_study(sweep: Sweep, result: PairResult, run: str) -> str:
     tracker.image(run, "figures/wettest.png", ray.get(picture))
     if not sweep.config.tracking.register_models:
         return result.best.model_url
-    name = f"finescale-{sweep.store.info.name}-{result.pair}"
+    name = f"finescale-{plain(sweep.store.info.name)}-{result.pair}"
     fingerprint = sweep.store.info.fingerprint
     return register(
         tracker, run, result.best.model_url, name, crps=result.test["crps"], data_fingerprint=fingerprint
     )
 
 
-def _record_summary(sweep: Sweep, run: str, results: Sequence[PairResult], text: str, recipe_url: str) -> None:
+def _record_summary(
+    sweep: Sweep, run: str, results: Sequence[PairResult], text: str, recipe_url: str
+) -> None:
     """Put the comparison of all pairs on the sweep's run."""
     import ray
 
@@ -161,16 +167,26 @@ def _record_summary(sweep: Sweep, run: str, results: Sequence[PairResult], text:
     tracker.text(run, "table.csv", table_csv(results))
     tracker.text(run, "recipe.yaml", read_text(recipe_url))
     for result in results:
-        tracker.metrics(run, {f"{result.pair}_crps_skill": result.test["crps_skill"], f"{result.pair}_crps": result.test["crps"]})
+        tracker.metrics(
+            run,
+            {
+                f"{result.pair}_crps_skill": result.test["crps_skill"],
+                f"{result.pair}_crps": result.test["crps"],
+            },
+        )
     if not results:
         return
     rows = [
         SweepRow(
-            str(r.pair), r.test["bicubic_mae"], r.prior_test["crps"] if r.prior_test else None, r.test["crps"],
-            r.best.parameters.beta, r.best.parameters.context,
+            str(r.pair),
+            r.test["bicubic_mae"],
+            r.prior_test["crps"] if r.prior_test else None,
+            r.test["crps"],
+            r.best.parameters.beta,
+            r.best.parameters.context,
         )
         for r in results
-    ]  # fmt: skip
+    ]
     tracker.image(run, "figures/sweep.png", to_png(sweep_figure(rows, units)))
     most_refined = max(results, key=lambda r: r.pair.pixels_per_cell)
     picture = remotely(showcase, sweep.config).remote(sweep.config, sweep.store, most_refined.best.model_url)
@@ -178,7 +194,7 @@ def _record_summary(sweep: Sweep, run: str, results: Sequence[PairResult], text:
 
 
 def showcase(config: Config, store: FieldStore, model_url: str) -> bytes:
-    """Draw the wettest scored test window of a model: LR, truth, bicubic, mean, members, spread; gives a PNG."""
+    """Draw the wettest scored test window of a model: LR, truth, bicubic, mean, members, spread; as PNG."""
     import torch
 
     from pipeline.evaluation.baselines import bicubic
@@ -209,7 +225,20 @@ def showcase(config: Config, store: FieldStore, model_url: str) -> bytes:
     return to_png(figure)
 
 
-_COLUMNS = ("pair", "beta", "L", "f", "CRPS", "bicubic", "skill", "prior", "spread/skill", "cons. tile", "cons. cell", "trials")
+_COLUMNS = (
+    "pair",
+    "beta",
+    "L",
+    "f",
+    "CRPS",
+    "bicubic",
+    "skill",
+    "prior",
+    "spread/skill",
+    "cons. tile",
+    "cons. cell",
+    "trials",
+)
 
 
 def table(results: Sequence[PairResult], units: str) -> str:
@@ -219,8 +248,10 @@ def table(results: Sequence[PairResult], units: str) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     rule = "-" * len(lines[0])
     legend = (
-        f"test split, {units}. CRPS: fair CRPS of the tuned ensemble; bicubic: its MAE; skill: 1 - CRPS / bicubic;\n"
-        "prior: CRPS of the paper's prior; cons.: relative error of the amount kept per tile and per coarse cell"
+        f"test split, {units}. CRPS: fair CRPS of the tuned ensemble; bicubic: its MAE; "
+        "skill: 1 - CRPS / bicubic;\n"
+        "prior: CRPS of the paper's prior; cons.: relative error of the amount kept per tile and "
+        "per coarse cell"
     )
     return "\n".join([lines[0], rule, *lines[1:], rule, legend])
 
@@ -246,7 +277,13 @@ def _row(result: PairResult) -> tuple[str, ...]:
 def table_csv(results: Sequence[PairResult]) -> str:
     """Give every test score of every pair, one row a pair."""
     rows = [
-        {"pair": str(r.pair), **_flat(r.best.parameters), **r.test, "trials": r.trials, "validation_crps": r.best.crps}
+        {
+            "pair": str(r.pair),
+            **_flat(r.best.parameters),
+            **r.test,
+            "trials": r.trials,
+            "validation_crps": r.best.crps,
+        }
         for r in results
     ]
     out = io.StringIO()
@@ -262,7 +299,7 @@ def _flat(parameters: ScaleParameters) -> dict[str, Any]:
 
 
 def _how_to_look(sweep: Sweep) -> str:
-    uri = sweep.tracker.uri
+    uri = without_secrets(sweep.tracker.uri)
     if uri.startswith("sqlite:///"):
         return f"make ui MLFLOW_URI={uri}   (or: mlflow ui --backend-store-uri {uri}), then open http://127.0.0.1:5000"
     return f"open {uri}"

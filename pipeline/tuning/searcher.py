@@ -13,8 +13,8 @@ from pipeline.tuning.study import PairStudy
 class StudySearcher(Searcher):
     """Hand out trials of the pair that is furthest behind, and record their ends.
 
-    Ray's own OptunaSearch holds one study, tells stopped trials as complete and enqueues its first points again at
-    every restart; the studies here know better, so this class only passes messages.
+    Ray's own OptunaSearch holds one study, tells stopped trials as complete and enqueues its first points again
+    at every restart; the studies here know better, so this class only passes messages.
 
     Parameters
     ----------
@@ -40,7 +40,9 @@ class StudySearcher(Searcher):
             "parameters": proposal.parameters.model_dump(mode="json"),
         }
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Record a trial's end."""
         if trial_id not in self._asked:
             return
@@ -51,9 +53,11 @@ class StudySearcher(Searcher):
         elif "failure" in result:
             study.tell_failure(number, result["failure"])
         elif "model_url" in result:
-            # Tune flattens nested results for searchers: {"metrics": {"crps": ...}} comes as {"metrics/crps": ...}
+            # Tune flattens results for searchers: {"metrics": {"crps": ...}} comes as {"metrics/crps": ...}
             prefix = "metrics/"
-            metrics = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
+            metrics = {
+                name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)
+            }
             study.tell(number, metrics, result["model_url"])
         else:
             study.tell_killed(number)  # it stopped before its score

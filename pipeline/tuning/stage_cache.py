@@ -1,7 +1,8 @@
 """Finished stages shared by the trials of all sweeps on one storage.
 
-A stage is keyed by everything its weights depend on, so trials that differ only in `beta` find the same conditional
-mean. The cache knows stages, not means. A Ray actor gives the right to train a stage to one trial at a time.
+A stage is keyed by everything its weights depend on, so trials that differ only in `beta` find the same
+conditional mean. The cache knows stages, not means. A Ray actor gives the right to train a stage to one trial at a
+time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from pipeline import __version__
 from pipeline.config import Config
 from pipeline.files import exists, join, read_bytes, read_text, write_bytes, write_text
 from pipeline.models.family import ModelSpec, Stage
@@ -139,11 +140,16 @@ class SharedStages:
             "pair": str(spec.pair),
             "parameters": {name: parameters[name] for name in sorted(stage.depends_on)},
             "transform": spec.transform.model_dump(mode="json"),
-            "data_settings": self.config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),
+            "data_settings": self.config.data.model_dump(
+                mode="json", exclude={"store", "synthetic", "memory_gib"}
+            ),
             "model": spec.settings.model_dump(mode="json"),
-            "training": self.config.training.model_dump(mode="json", exclude={"report_every", "checkpoint_every"}),
+            "training": self.config.training.model_dump(
+                mode="json", exclude={"report_every", "checkpoint_every"}
+            ),
             "max_context": self.config.tuning.max_context,
             "seed": self.config.seed,
+            "version": __version__,
         }
 
     def _load(self, key: str) -> dict[str, Tensor] | None:
@@ -152,8 +158,12 @@ class SharedStages:
         manifest_url, weights_url = (join(self.url, f"{key}.{suffix}") for suffix in ("json", "safetensors"))
         if not exists(manifest_url):
             return None
-        weights = read_bytes(weights_url)
-        if hashlib.sha256(weights).hexdigest() != json.loads(read_text(manifest_url))["sha256"]:
+        try:
+            weights = read_bytes(weights_url)
+            intact = hashlib.sha256(weights).hexdigest() == json.loads(read_text(manifest_url))["sha256"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            intact = False
+        if not intact:
             log.warning("stage %s is damaged; it is trained again", weights_url)
             return None
         return dict(load(weights))
@@ -182,7 +192,6 @@ class RemoteClaims:
 
         ray.get(self._actor.release.remote(key, owner))
 
-
-def new_owner(label: str) -> str:
-    """Name this attempt; a second attempt at the same trial is another owner."""
-    return f"{label}-{os.getpid()}-{time.time_ns()}"
+    def forget(self, owner: str) -> None:
+        """Tell the actor, without waiting."""
+        self._actor.forget.remote(owner)

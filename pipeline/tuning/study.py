@@ -1,7 +1,7 @@
 """Optuna studies, one per pair, on durable storage: what has been tried, and what to try next.
 
-Everything here is asked and told by the driver alone. Randomness is keyed by the trial's number, so a restarted sweep
-goes on as the first one would have.
+Everything here is asked and told by the driver alone. Randomness is keyed by the trial's number, so a restarted
+sweep goes on as the first one would have.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config import TuningSettings
+from pipeline.environment import without_secrets
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
 
@@ -80,7 +80,9 @@ class PairStudy:
         self.name, self.pair, self.max_context = name, pair, max_context
         self._settings, self._seed = settings, seed
         self._space = load_search_space(settings.search_space)
-        self._study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        self._study = optuna.create_study(
+            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+        )
         self._bury_orphans()
         if not self._study.get_trials(deepcopy=False):
             for point in self._space.first_trials(pair, max_context):
@@ -123,7 +125,9 @@ class PairStudy:
     def prior(self) -> Finished | None:
         """Give the scored trial of the paper's prior, the first that was enqueued."""
         first = self._space.first_trials(self.pair, self.max_context)[0]
-        matching = (t for t in self._trials(TrialState.COMPLETE) if {k: t.params[k] for k in first} == first)
+        matching = (
+            t for t in self._trials(TrialState.COMPLETE) if {k: t.params.get(k) for k in first} == first
+        )
         trial = next(matching, None)
         return _finished(trial) if trial else None
 
@@ -136,10 +140,19 @@ class PairStudy:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # constant_liar: trials still running count as bad, so that neighbours are not tried twice at once
             self._study.sampler = TPESampler(
-                seed=seed, n_startup_trials=self._settings.startup_trials, multivariate=True, constant_liar=True
+                seed=seed,
+                n_startup_trials=self._settings.startup_trials,
+                multivariate=True,
+                constant_liar=True,
             )
         trial = self._study.ask()
-        parameters = self._space.suggest(trial, self.pair, self.max_context)
+        try:
+            parameters = self._space.suggest(trial, self.pair, self.max_context)
+        except Exception as error:  # whatever a scientist's function may raise
+            self.tell_failure(trial.number, f"suggest() failed: {_line(error)}")
+            raise _refuse(
+                self._settings.search_space, f"suggest() failed for {self.pair} ({_line(error)})"
+            ) from error
         trial.set_user_attr("parameters", parameters.model_dump(mode="json"))
         return Proposal(self.pair, trial.number, parameters)
 
@@ -164,15 +177,20 @@ class PairStudy:
         attempts = trial.user_attrs.get(_RETRY, 0) + 1
         if attempts > self._settings.max_failures:
             self.tell_failure(number, f"its process died {attempts} times")
-            return
-        self._study.tell(number, state=TrialState.FAIL)
-        if trial.params:
-            self._study.enqueue_trial(trial.params, user_attrs={_RETRY: attempts})
+        else:
+            self._repeat(trial, attempts)
 
     def _bury_orphans(self) -> None:
-        """Tell trials that an earlier driver left running."""
+        """Tell trials that an earlier driver left running; their end was not their points' doing."""
         for trial in self._trials(TrialState.RUNNING):
-            self.tell_killed(trial.number)
+            self._repeat(trial, trial.user_attrs.get(_RETRY, 0))
+
+    def _repeat(self, trial: FrozenTrial, attempts: int) -> None:
+        # A driver that died between asking and suggesting left only the values that were enqueued.
+        point = trial.system_attrs.get("fixed_params", {}) | trial.params
+        self._study.tell(trial.number, state=TrialState.FAIL)
+        if point:
+            self._study.enqueue_trial(point, user_attrs={_RETRY: attempts})
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=(state,))
@@ -201,16 +219,72 @@ def load_search_space(module: str) -> Any:
     Raises
     ------
     UserError
-        If there is no such module, or it lacks a function.
+        If there is no such module, it cannot be imported, or it lacks a function.
     """
     try:
         space = importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"tuning.search_space {module!r}: cannot be imported ({error})") from error
+    except Exception as error:  # a module being edited may hold any mistake
+        raise _refuse(module, f"cannot be imported ({_line(error)})") from error
     for name in ("first_trials", "suggest"):
-        if not hasattr(space, name):
-            raise UserError(f"tuning.search_space {module!r}: it has no function {name}(); see search_spaces/")
+        if not callable(getattr(space, name, None)):
+            raise _refuse(module, f"it has no function {name}(); see search_spaces/")
     return space
+
+
+def first_points(module: str, pair: FactorPair, max_context: int) -> tuple[dict[str, Any], ...]:
+    """Give the points that a pair's study begins with, each tried on the search space.
+
+    Raises
+    ------
+    UserError
+        If there is none, or `suggest` does not take one of them.
+    """
+    space = load_search_space(module)
+    try:
+        points = tuple(dict(point) for point in space.first_trials(pair, max_context))
+    except Exception as error:
+        raise _refuse(module, f"first_trials() failed for {pair} ({_line(error)})") from error
+    if not points:
+        raise _refuse(
+            module, f"first_trials() gives no point for {pair}; the paper's prior is a good first one"
+        )
+    for point in points:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "The value .* is out of the range")  # Optuna would only warn
+                parameters = space.suggest(optuna.trial.FixedTrial(point), pair, max_context)
+        except Exception as error:
+            raise _refuse(
+                module, f"suggest() does not take the first point {point} of {pair} ({_line(error)})"
+            ) from error
+        if not isinstance(parameters, ScaleParameters) or parameters.context > max_context:
+            raise _refuse(
+                module, f"suggest() must give ScaleParameters with L up to {max_context}, not {parameters!r}"
+            )
+    return points
+
+
+def _refuse(module: str, reason: str) -> UserError:
+    return UserError(f"tuning.search_space {module!r}: {reason}")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def check_storage(settings: TuningSettings, output: str) -> None:
+    """Refuse a remote output without a database; writes nothing.
+
+    Raises
+    ------
+    UserError
+        A journal needs a local file.
+    """
+    if settings.storage is None and "://" in output:
+        raise UserError(
+            f"output {output}: studies need a database when the output is not a local folder; give --set "
+            "tuning.storage=postgresql://... or sqlite:////PATH"
+        )
 
 
 def open_storage(settings: TuningSettings, output: str) -> Any:
@@ -225,17 +299,10 @@ def open_storage(settings: TuningSettings, output: str) -> Any:
         try:
             return optuna.storages.RDBStorage(settings.storage)
         except Exception as error:  # SQLAlchemy and its drivers raise many kinds
-            raise UserError(f"tuning.storage: cannot open the database ({' '.join(str(error).split())[:200]})") from error
-    if "://" in output:
-        raise UserError(
-            f"output {output}: studies need a database when the output is not a local folder; give --set "
-            "tuning.storage=postgresql://... or sqlite:////PATH"
-        )
+            raise UserError(
+                f"tuning.storage: cannot open the database ({without_secrets(_line(error))})"
+            ) from error
+    check_storage(settings, output)
     folder = os.path.join(output, "studies")
     os.makedirs(folder, exist_ok=True)
     return JournalStorage(JournalFileBackend(os.path.join(folder, "journal.log")))
-
-
-def all_done(studies: Sequence[PairStudy]) -> bool:
-    """Whether every study has ended."""
-    return all(study.done for study in studies)

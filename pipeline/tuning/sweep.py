@@ -1,7 +1,7 @@
 """A sweep: one study per factor pair, all on one Ray cluster, everything recorded.
 
-Carries on where it stopped: scored trials are in the studies' storage, shared stages and unfinished ones in the
-output, runs in MLflow.
+Carries on where it stopped: scored trials are in the studies' storage, shared stages and unfinished ones in
+the output, runs in MLflow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.tracking import SWEEP, Tracker, check_reachable, tracking_uri
 from pipeline.training.loop import StepReport
 from pipeline.tuning.plan import PairPlan, plan_sweep, sweep_id
 from pipeline.tuning.stage_cache import LeasedClaims, RemoteClaims
-from pipeline.tuning.study import PairStudy, open_storage
+from pipeline.tuning.study import PairStudy, check_storage, open_storage
 
 
 def dataset_shape(config: Config) -> tuple[int, int, int]:
@@ -55,10 +55,11 @@ def run_sweep(config: Config) -> bool:
     config = config.model_copy(update={"output": environment.resolve_output(config.output)})
     uri = tracking_uri(config.tracking, config.output)
     plans = plan_sweep(config, dataset_shape(config))
+    check_storage(config.tuning, config.output)
     check_reachable(uri)
     store = open_dataset(config.data, config.output)
     _check_windows(config, store, plans)
-    storage = open_storage(config.tuning, config.output)
+    environment.start_ray(config)
 
     sweep = sweep_id(config, store)
     family = config.model.family
@@ -68,13 +69,13 @@ def run_sweep(config: Config) -> bool:
         "finescale.data_fingerprint": store.info.fingerprint,
     }  # fmt: skip
     tracker = Tracker(uri, experiment, config.output, tags)
+    storage = open_storage(config.tuning, config.output)
     studies = {
         plan.pair: PairStudy(
             storage, f"{sweep}/{plan.pair}", plan.pair, config.tuning, plan.max_context, config.seed
         )
         for plan in plans
     }
-    environment.start_ray(config)
     with _ending_runs(tracker):
         return Sweep(config, store, sweep, tracker, studies).run()
 
@@ -87,7 +88,7 @@ def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...
         data = prepared(config, store, plan.pair)
         data.training_windows(1)
         for split in ("validation", "test"):
-            data.scored_windows(split, 1, config.scoring, config.seed)  # type: ignore[arg-type]
+            data.scored_windows(split, 1, config.scoring, config.seed)
 
 
 class _ending_runs:  # noqa: N801 - reads as the statement it makes
@@ -133,15 +134,19 @@ class Sweep:
         from pipeline.tuning.report import report
 
         summary = self._start_run("sweep", f"sweep {self.name}", {"pairs": ",".join(map(str, self.studies))})
-        self.tracker.text(summary, "config.yaml", self.config.to_yaml())
+        self.tracker.text(summary, "config.yaml", environment.without_secrets(self.config.to_yaml()))
         runs = {
             pair: self._start_run(
-                "study", f"{pair} study", {"pair": pair, "space": pair.space, "time": pair.time}, key=study.name
+                "study",
+                f"{pair} study",
+                {"pair": pair, "space": pair.space, "time": pair.time},
+                key=study.name,
             )
             for pair, study in self.studies.items()
         }
+        where = environment.without_secrets(self.tracker.uri)
         missing = sum(max(0, study.wanted) for study in self.studies.values())
-        print(f"sweep {self.name}: {missing} trials to run, recorded at {self.tracker.uri}", flush=True)
+        print(f"sweep {self.name}: {missing} trials to run, recorded at {where}", flush=True)
         if missing:
             self._tune(runs)
         return report(self, summary, runs)
@@ -158,11 +163,9 @@ class Sweep:
 
         settings = self.config.tuning
         steps = sum(stage.steps for stage in family_stages(self.config.model, self.config.training))
-        observer = SweepObserver(self.tracker, self.studies, runs, steps)
-        claims = ray.remote(num_cpus=0)(LeasedClaims).remote()
-        trainable = tune.with_parameters(
-            _trainable, job=TrialJob(self.config, self.store, self.name, RemoteClaims(claims))
-        )
+        claims = RemoteClaims(ray.remote(num_cpus=0)(LeasedClaims).remote())
+        observer = SweepObserver(self.tracker, self.studies, runs, steps, claims.forget)
+        trainable = tune.with_parameters(_trainable, job=TrialJob(self.config, self.store, self.name, claims))
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}),
             tune_config=tune.TuneConfig(
@@ -215,8 +218,11 @@ def _trainable(point: dict[str, Any], job: TrialJob) -> None:
             FactorPair.parse(point["pair"]),
             parameters,
             claims=job.claims,
+            owner=tune.get_context().get_trial_id(),
             label=f"{job.sweep}-{point['pair']}-{digest}",
-            model_url=join(job.config.output, "models", job.sweep, point["pair"], f"trial-{point['number']:03d}"),
+            model_url=join(
+                job.config.output, "models", job.sweep, point["pair"], f"trial-{point['number']:03d}"
+            ),
             on_report=tell,
         )
     except FloatingPointError as error:  # diverged: a verdict on the point, not on the machine
@@ -230,5 +236,3 @@ def remotely(function: Callable[..., Any], config: Config) -> Any:
     import ray
 
     return ray.remote(num_cpus=config.tuning.cpus_per_trial, num_gpus=config.tuning.gpus_per_trial)(function)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +22,13 @@ from pipeline.model_file import describe_data, load_model, save_model
 from pipeline.models.family import ModelSpec
 from pipeline.training.fit import fit
 from pipeline.training.loop import StepReport
-from pipeline.tuning.stage_cache import Claims, SharedStages, new_owner
+from pipeline.tuning.stage_cache import Claims, SharedStages
 
 
 @functools.lru_cache(maxsize=2)
-def pair_data(store_url: str, fingerprint: str, pair: FactorPair, data_json: str, max_context: int) -> PairData:
+def pair_data(
+    store_url: str, fingerprint: str, pair: FactorPair, data_json: str, max_context: int
+) -> PairData:
     """Prepare a pair's data once per process; trials that follow in the same process find it ready."""
     from pipeline.config import DataSettings
 
@@ -54,6 +57,7 @@ def run_trial(
     parameters: ScaleParameters,
     *,
     claims: Claims,
+    owner: str,
     label: str,
     model_url: str,
     on_report: Callable[[StepReport], None],
@@ -68,6 +72,8 @@ def run_trial(
     parameters : ScaleParameters
     claims : Claims
         Of the shared stages.
+    owner : str
+        Name of this attempt at the trial, which claims are held under.
     label : str
         Of the trial, unique in the sweep; an unfinished stage is kept under it.
     model_url : str
@@ -82,7 +88,7 @@ def run_trial(
     Raises
     ------
     FloatingPointError
-        If training diverged.
+        If training diverged, or what it led to cannot be scored.
     """
     started = time.monotonic()
     data = prepared(config, store, pair)
@@ -90,9 +96,7 @@ def run_trial(
     torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
     statics = store.info.statics
     spec = ModelSpec(pair, parameters, config.model, data.transform, data.scale, statics)
-    stages = SharedStages(
-        join(config.output, "stages"), config, store.info.fingerprint, claims, owner=new_owner(label)
-    )
+    stages = SharedStages(join(config.output, "stages"), config, store.info.fingerprint, claims, owner)
     model = fit(
         spec,
         data.training_windows(parameters.context),
@@ -105,6 +109,8 @@ def run_trial(
     )
     trained = time.monotonic()
     scores = score(model, data, config, "validation")
+    if not math.isfinite(scores.ensemble.crps):
+        raise FloatingPointError(f"CRPS is {scores.ensemble.crps}")
     metrics = {
         **scores.as_metrics(),
         "training_seconds": trained - started,
