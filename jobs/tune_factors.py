@@ -12,7 +12,7 @@ from pipeline import environment
 from pipeline.cli import add_config_flags, config_from, job_parser, run_job
 
 EXAMPLES = """\
-  python jobs/tune_factors.py --pairs 4x1,1x3,4x2 --trials 4             # synthetic rain, results under ./runs
+  python jobs/tune_factors.py --pairs 4x1,1x3,4x2 --trials 4           # synthetic rain, results under ./runs
   python jobs/tune_factors.py --store data/knmi.zarr --pairs 4x2,8x1 --trials 12
   python jobs/tune_factors.py --store data/knmi.zarr --pairs 10x3 --patch 40 --dry-run
   python jobs/tune_factors.py --store gs://bucket/rain.zarr --pairs 25x6 --preset paper \\

@@ -59,13 +59,9 @@ def config_from(arguments: argparse.Namespace) -> Config:
         for name, value in vars(arguments).items()
         if name.startswith("key:")
     ]
-    overrides = [(key, _split_list(key, value)) for key, value in flags if value is not None]
+    overrides = [(key, value) for key, value in flags if value is not None]
     overrides += [parse_assignment(text) for text in arguments.set]
     return load_config(overrides, file=arguments.config)
-
-
-def _split_list(key: str, value: str) -> object:
-    return [part for part in value.split(",") if part.strip()] if key == "tuning.pairs" else value
 
 
 def run_job(main: Callable[[list[str]], None]) -> NoReturn:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError
 from pipeline.factors import PairField
@@ -185,6 +185,12 @@ class TuningSettings(Settings):
         None, pattern=r"^[A-Za-z0-9._-]+$", description="sweep name; none: derived from data and settings"
     )
 
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _pairs_from_text(cls, value: Any) -> Any:
+        """Read `4x2,8x1` as the two pairs it names, wherever it comes from."""
+        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _pairs_once(self) -> TuningSettings:
         doubled = sorted({str(p) for p in self.pairs if self.pairs.count(p) > 1})
@@ -226,6 +232,15 @@ class Config(Settings):
     tuning: TuningSettings = TuningSettings()
     tracking: TrackingSettings = TrackingSettings()
     ray: RaySettings = RaySettings()
+
+    @model_validator(mode="after")
+    def _steps_exist(self) -> Config:
+        if self.sampling.steps > self.model.noise_steps:
+            raise ValueError(
+                f"sampling.steps = {self.sampling.steps} is more than the schedule has (model.noise_steps = "
+                f"{self.model.noise_steps})"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """Write the resolved tree; reading it back with `--config` gives the same configuration."""
@@ -368,6 +383,6 @@ def _holds(layer: Mapping[str, Any], location: tuple[str | int, ...]) -> bool:
     branch: Any = layer
     for part in location:
         if not isinstance(branch, Mapping) or part not in branch:
-            return isinstance(branch, list | tuple) and isinstance(part, int)
+            return isinstance(branch, list | tuple | str) and isinstance(part, int)
         branch = branch[part]
     return True

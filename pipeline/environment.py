@@ -25,8 +25,8 @@ _DEFAULTS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # MLflow: silent about the database it makes (importing it sets its loggers, so nothing else would hold), and
-    # a dead server is reported within seconds, not minutes.
+    # MLflow: silent about the database it makes (it sets its loggers when imported, so nothing else holds), and a
+    # dead server is reported within seconds, not minutes.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -67,8 +67,8 @@ def resolve_output(output: str) -> str:
 
     if in_ray_job() and "://" not in output and not os.path.isabs(os.path.expanduser(output)):
         raise UserError(
-            f"output {output!r}: a Ray job's working directory is deleted at its end; give an absolute path or "
-            "a URL with --output"
+            f"output {output!r}: a Ray job's working directory is deleted at its end; give an absolute path "
+            "or a URL with --output"
         )
     absolute = resolve(output)
     if "://" not in absolute:
@@ -93,8 +93,8 @@ def start_ray(config: Config) -> None:
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     local = address is None and not in_ray_job()
     if local and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on every network interface, whatever address it is given: a token of this run's own, handed
-        # down by environment and written nowhere, keeps others out. Ray reads it when it is imported.
+        # Ray listens on every network interface, whatever address it is given: a token of this run's own,
+        # handed down by environment and written nowhere, keeps others out. Ray reads it when it is imported.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 

@@ -110,7 +110,8 @@ class Conservation(BaseModel):
         if self.scope is Scope.NONE:
             return "none"
         base = "x" if self.power == 1 else f"x^{self.power:.2g}"
-        return f"{base}-{self.threshold:.2g} {self.scope.value}"
+        taper = f" - {self.threshold:.2g}" if self.threshold else ""
+        return f"{base}{taper}, {self.scope.value}"
 
 
 class ScaleParameters(BaseModel):

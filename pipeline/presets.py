@@ -23,7 +23,7 @@ _TABLE: dict[str, tuple[Any, Any, Any]] = {
     "model.denoiser_kernels":          ((3, 1),    (1, 1, 3),         (3, 3, 1, 1)),
     "model.heads":                     (2,         4,                 4),
     "model.token_width":               (8,         32,                128),
-    "training.mean_steps":             (12,        250,               60_000),
+    "training.mean_steps":             (12,        300,               60_000),
     "training.residual_steps":         (12,        200,               60_000),
     "training.batch":                  (4,         4,                 8),
     "training.learning_rate":          (4e-3,      4e-3,              1e-4),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, PairField, ScaleParameters
@@ -52,6 +52,14 @@ class Recipe(BaseModel):
 
     dataset: str | None = None
     entries: tuple[RecipeEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _pairs_once(self) -> Recipe:
+        pairs = [entry.pair for entry in self.entries]
+        doubled = sorted({str(pair) for pair in pairs if pairs.count(pair) > 1})
+        if doubled:
+            raise ValueError(f"two entries for {', '.join(doubled)}; keep one")
+        return self
 
     @classmethod
     def paper(cls, pairs: Iterable[FactorPair] = tuple(PUBLISHED)) -> Recipe:

@@ -67,8 +67,8 @@ def check_reachable(uri: str) -> None:
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise UserError(
-            f"MLflow server {without_secrets(uri)}: not reachable ({reason}); start it, or leave --tracking-uri "
-            "out to use a local database"
+            f"MLflow server {without_secrets(uri)}: not reachable ({reason}); start it, or leave "
+            "--tracking-uri out to use a local database"
         ) from error
 
 
@@ -106,8 +106,8 @@ class Tracker:
             raise UserError(f"MLflow {without_secrets(uri)}: {reason}") from error
         if found and found.lifecycle_stage != "active":
             raise UserError(
-                f"MLflow {without_secrets(uri)}: experiment {experiment!r} is deleted there; restore it, or give "
-                "another with --set tracking.experiment=NAME"
+                f"MLflow {without_secrets(uri)}: experiment {experiment!r} is deleted there; restore it, or "
+                "give another with --set tracking.experiment=NAME"
             )
         self._tags = {**tags, "finescale.version": __version__, **_git_commit()}
         self._open: set[str] = set()

@@ -1,7 +1,7 @@
 """Where to look for (beta, L, f) of a factor pair: ranges centred on the paper's prior.
 
-Edit freely, or give a module of your own with `--set tuning.search_space=my_module`. It needs the two functions
-below; what the first returns must lie inside the ranges of the second.
+Edit freely, or give a module of your own with `--set tuning.search_space=my_module`. It needs the two
+functions below; what the first returns must lie inside the ranges of the second.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pipeline.prior import paper_prior
 
 BETA_FACTOR = 4.0  # beta from prior / 4 to prior * 4, on a log scale
 CONTEXT_REACH = 2  # L from prior - 2 to prior + 2
-LOWEST_POWER = 0.4  # p from here to the identity
+LOWEST_POWER = 0.4  # p of a taper from here to 1
+IDENTITY, TAPER = "identity", "taper"  # f(x) = x, or max(x^p - theta, 0)
 
 
 class Trial(Protocol):
@@ -33,11 +34,10 @@ def first_trials(pair: FactorPair, max_context: int) -> list[dict[str, Any]]:
     point = {
         "beta": prior.beta,
         "context": min(prior.context, max_context),
-        "power": prior.conservation.power,
-        "threshold": prior.conservation.threshold,
         "scope": prior.conservation.scope.value,
     }
-    return [point, point | {"power": 1.0, "threshold": 0.0, "scope": Scope.CELL.value}]
+    f = {"f": TAPER, "power": prior.conservation.power, "threshold": prior.conservation.threshold}
+    return [point | f, point | {"f": IDENTITY, "scope": Scope.CELL.value}]
 
 
 def suggest(trial: Trial, pair: FactorPair, max_context: int) -> ScaleParameters:
@@ -52,14 +52,16 @@ def suggest(trial: Trial, pair: FactorPair, max_context: int) -> ScaleParameters
     """
     prior = paper_prior(pair)
     centre = min(prior.context, max_context)
+    f = Conservation(scope=Scope(trial.suggest_categorical("scope", [Scope.TILE.value, Scope.CELL.value])))
+    # A choice of its own: drawn from ranges, p = 1 and theta = 0 would never come up.
+    if trial.suggest_categorical("f", [IDENTITY, TAPER]) == TAPER:
+        power = trial.suggest_float("power", LOWEST_POWER, 1.0)
+        threshold = trial.suggest_float("threshold", 0.0, 2 * prior.conservation.threshold)
+        f = Conservation(power=power, threshold=threshold, scope=f.scope)
     return ScaleParameters(
         beta=trial.suggest_float("beta", prior.beta / BETA_FACTOR, prior.beta * BETA_FACTOR, log=True),
         context=trial.suggest_int(
             "context", max(1, centre - CONTEXT_REACH), min(max_context, centre + CONTEXT_REACH)
         ),
-        conservation=Conservation(
-            power=trial.suggest_float("power", LOWEST_POWER, 1.0),
-            threshold=trial.suggest_float("threshold", 0.0, 2 * prior.conservation.threshold),
-            scope=Scope(trial.suggest_categorical("scope", [Scope.TILE.value, Scope.CELL.value])),
-        ),
+        conservation=f,
     )

@@ -74,9 +74,10 @@ def test_other_variables_of_the_shell_are_left_alone():
         ([("preset", ["tiny"])], {}, None, ["preset", "tiny, small, paper"]),
         ([("tuning.pairs", ["4x2", "0x2"])], {}, None, ["tuning.pairs.1 = '0x2'", "at least 1"]),
         ([("tuning.pairs", ["4x2", "4x2"])], {}, None, ["4x2 given twice"]),
-        ([], {"FINESCALE_TUNING__PAIRS": "10x3"}, None, ["tuning.pairs = '10x3'", "environment"]),
+        ([], {"FINESCALE_TUNING__PAIRS": "4x2,10y3"}, None, ["tuning.pairs.1 = '10y3'", "environment"]),
         ([("tuning.name", "a b")], {}, None, ["tuning.name = 'a b'"]),
         # values that do not go together
+        ([("sampling.steps", 2000)], {}, None, ["sampling.steps = 2000", "model.noise_steps = 1000"]),
         ([("data.split.train", 0.7)], {}, None, ["data.split", "must be 1, not 1.1", "command line"]),
         ([("model.mean_widths", [8] * 7)], {}, None, ["mean_widths 7", "command line"]),
         ([("preset", "tiny"), ("model.heads", 3)], {}, None, ["multiples of heads (3)"]),
@@ -93,6 +94,12 @@ def test_mistakes_are_one_line_with_key_value_and_source(
     with pytest.raises(UserError) as raised:
         load(*overrides, environment=environment, file=file)
     one_line(raised, *parts)
+
+
+@pytest.mark.parametrize("environment", [{"FINESCALE_TUNING__PAIRS": "4x2,10x3"}, {}])
+def test_pairs_are_read_from_text_wherever_they_come_from(environment):
+    overrides = [] if environment else [("tuning.pairs", "4x2,10x3")]
+    assert [str(pair) for pair in load(*overrides, environment=environment).tuning.pairs] == ["4x2", "10x3"]
 
 
 def test_several_mistakes_are_counted(one_line):

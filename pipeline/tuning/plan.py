@@ -87,8 +87,8 @@ def _brief(point: dict[str, object]) -> str:
 def sweep_id(config: Config, store: FieldStore) -> str:
     """Name a sweep by its data and by every setting that its scores depend on.
 
-    The same command finds its sweep again; other settings never mix with it. Pairs and the number of trials are
-    not part of it, so that both can be extended.
+    The same command finds its sweep again; other settings never mix with it. Pairs and the number of
+    trials are not part of it, so that both can be extended.
     """
     settings = {
         "data": config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),

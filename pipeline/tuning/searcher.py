@@ -13,8 +13,8 @@ from pipeline.tuning.study import PairStudy
 class StudySearcher(Searcher):
     """Hand out trials of the pair that is furthest behind, and record their ends.
 
-    Ray's own OptunaSearch holds one study, tells stopped trials as complete and enqueues its first points again
-    at every restart; the studies here know better, so this class only passes messages.
+    Ray's own OptunaSearch holds one study, tells stopped trials as complete and enqueues its first points
+    again at every restart; the studies here know better, so this class only passes messages.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Finished stages shared by the trials of all sweeps on one storage.
 
 A stage is keyed by everything its weights depend on, so trials that differ only in `beta` find the same
-conditional mean. The cache knows stages, not means. A Ray actor gives the right to train a stage to one trial at a
-time.
+conditional mean. The cache knows stages, not means. A Ray actor gives the right to train a stage to one trial at
+a time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from pipeline import __version__
 from pipeline import __version__
 from pipeline.config import Config
 from pipeline.files import exists, join, read_bytes, read_text, write_bytes, write_text
@@ -135,6 +136,7 @@ class SharedStages:
     def _identity(self, stage: Stage, spec: ModelSpec) -> dict[str, Any]:
         parameters = spec.parameters.model_dump(mode="json")
         return {
+            "version": __version__,
             "stage": stage.name,
             "data": self.data_fingerprint,
             "pair": str(spec.pair),

@@ -1,7 +1,7 @@
 """Optuna studies, one per pair, on durable storage: what has been tried, and what to try next.
 
-Everything here is asked and told by the driver alone. Randomness is keyed by the trial's number, so a restarted
-sweep goes on as the first one would have.
+Everything here is asked and told by the driver alone. Randomness is keyed by the trial's number, so a
+restarted sweep goes on as the first one would have.
 """
 
 from __future__ import annotations
@@ -138,11 +138,13 @@ class PairStudy:
         seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # group: p and theta exist for tapers only
             # constant_liar: trials still running count as bad, so that neighbours are not tried twice at once
             self._study.sampler = TPESampler(
                 seed=seed,
                 n_startup_trials=self._settings.startup_trials,
                 multivariate=True,
+                group=True,  # a taper has parameters that the identity lacks
                 constant_liar=True,
             )
         trial = self._study.ask()
