@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 
@@ -25,8 +26,8 @@ _DEFAULTS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # MLflow: silent about the database it makes (it sets its loggers when imported, so nothing else holds), and a
-    # dead server is reported within seconds, not minutes.
+    # MLflow: silent about the database it makes (it sets its loggers when imported, so nothing else holds),
+    # and a dead server is reported within seconds, not minutes.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -138,3 +139,10 @@ def _knock(address: str | None) -> None:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def remotely(function: Callable[..., Any], config: Config) -> Any:
+    """Make a function run on the cluster with the resources of one trial."""
+    import ray
+
+    return ray.remote(num_cpus=config.tuning.cpus_per_trial, num_gpus=config.tuning.gpus_per_trial)(function)

@@ -17,7 +17,8 @@ from pipeline.data.scaling import ValueTransform
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.files import join, read_bytes, read_text, write_bytes, write_text
-from pipeline.models.family import ModelSpec, SuperResolutionModel, build_model
+from pipeline.models.families import build_model
+from pipeline.models.family import ModelSpec, SuperResolutionModel
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = 1

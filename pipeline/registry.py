@@ -100,7 +100,11 @@ class _Predictor:
         self.sampling = load_card(folder)["sampling"]
 
     def predict(self, inputs: Mapping[str, Any], params: Mapping[str, Any] | None = None) -> Any:
-        """Refine coarse frames in physical units; NaN is missing. Gives (B, members, tau, H, W)."""
+        """Refine coarse frames in physical units; NaN is missing. Gives (B, members, tau, H, W).
+
+        Sampling settings are read from the inputs too, as in `{"coarse": ..., "members": 32, "seed": 1}`: MLflow
+        drops `params` for a model without a signature, and arrays in a dict have none.
+        """
         import numpy as np
         import torch
 
@@ -124,7 +128,8 @@ class _Predictor:
             statics=statics,
             position=position,
         )
-        sampling = SamplingSettings.model_validate({**self.sampling, **(params or {})})
+        changed = {name: inputs[name] for name in SamplingSettings.model_fields if name in inputs}
+        sampling = SamplingSettings.model_validate({**self.sampling, **changed})
         with torch.no_grad():
             return self.model.sample(batch, sampling, seed=int(inputs.get("seed", 0))).numpy()
 

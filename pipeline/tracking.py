@@ -42,6 +42,11 @@ def tracking_uri(settings: TrackingSettings, output: str) -> str:
             f"output {output}: runs cannot be kept in sqlite on a remote output; give the MLflow server with "
             "--tracking-uri"
         )
+    return default_uri(output)
+
+
+def default_uri(output: str) -> str:
+    """Give the database under a local output folder."""
     return f"sqlite:///{output}/mlflow.db"
 
 

@@ -12,7 +12,8 @@ from pipeline.config import load_config
 from pipeline.data.pair_data import PairData
 from pipeline.data.store import write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
-from pipeline.models.family import ModelSpec, build_model
+from pipeline.models.families import build_model
+from pipeline.models.family import ModelSpec
 
 torch.set_num_threads(1)
 

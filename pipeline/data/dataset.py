@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 
 from tqdm import tqdm
 
@@ -33,7 +32,11 @@ def open_dataset(settings: DataSettings, output: str) -> FieldStore:
         except UserError as error:
             raise UserError(f"{error}; or delete {url}, it is made again") from error
     y, x = synthetic_coordinates(synthetic)
-    with tqdm(total=synthetic.frames, desc="synthetic rain", unit="frame", file=sys.stderr, disable=None) as bar:
+    with tqdm(total=synthetic.frames, desc="synthetic rain", unit="frame", disable=None) as bar:
+
+        def advance(frames: int) -> None:
+            bar.update(frames)
+
         return write_store(
             url,
             synthetic_rain(synthetic),
@@ -42,5 +45,5 @@ def open_dataset(settings: DataSettings, output: str) -> FieldStore:
             x=x,
             name="synthetic",
             source={"generator": synthetic.model_dump(mode="json")},
-            progress=bar.update,
+            progress=advance,
         )

@@ -218,7 +218,7 @@ class ScoreAccumulator:
             (B, h, w), bool, True = valid.
         """
         statistics = ensemble_statistics(members, truth, mask)
-        # Whole cells: a model in use does not know which fine pixels will be valid, so it fills and conserves all.
+        # Whole cells: a model in use does not know which fine pixels will be valid, so it conserves all.
         whole = torch.ones_like(mask)
         self._conservation.append(conservation_statistics(members, whole, coarse, coarse_mask, self.pair))
         self._parts.append(statistics)

@@ -107,20 +107,3 @@ class SuperResolutionModel(nn.Module, ABC):
             odd = sorted(state.keys() ^ expected)
             raise ValueError(f"stage {stage.name}: {len(odd)} names differ from the model's, first {odd[0]}")
         self.load_state_dict(state, strict=False)
-
-
-def build_model(spec: ModelSpec, seed: int) -> SuperResolutionModel:
-    """Build an untrained model with weights drawn from `seed`, whatever ran before."""
-    from pipeline.models.scale_adaptive.family import ScaleAdaptive
-
-    families = {"scale_adaptive": ScaleAdaptive}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # torch's initialisers take no generator
-        return families[spec.settings.family](spec)
-
-
-def family_stages(settings: ModelSettings, training: TrainingSettings) -> tuple[Stage, ...]:
-    """List a family's stages without building it."""
-    from pipeline.models.scale_adaptive.family import ScaleAdaptive
-
-    return {"scale_adaptive": ScaleAdaptive}[settings.family].stages(settings, training)

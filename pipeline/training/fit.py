@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.config import TrainingSettings
 from pipeline.data.windows import Windows
-from pipeline.models.family import ModelSpec, Stage, SuperResolutionModel, build_model
+from pipeline.models.families import build_model
+from pipeline.models.family import ModelSpec, Stage, SuperResolutionModel
 from pipeline.training.checkpoint import StageCheckpoint
 from pipeline.training.loop import StepReport, train_stage
 

@@ -14,7 +14,7 @@ from pipeline.data.store import FieldStore
 from pipeline.data.windows import check_divides
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
-from pipeline.models.family import family_stages
+from pipeline.models.families import family_stages
 from pipeline.tuning.stage_cache import SCALE_PARAMETERS
 from pipeline.tuning.study import first_points
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
-from pipeline.environment import without_secrets
+from pipeline.environment import remotely, without_secrets
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.files import join
 from pipeline.recipe import Origin, Recipe, RecipeEntry
+from pipeline.tracking import default_uri
 from pipeline.tuning.study import Finished
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ def _evaluate(sweep: Sweep) -> list[PairResult]:
     """Score the best and the prior's model of every pair on the test split, in parallel on the cluster."""
     import ray
 
-    from pipeline.tuning.sweep import remotely
     from pipeline.tuning.trial import score_saved
 
     task = remotely(score_saved, sweep.config)
@@ -124,7 +124,6 @@ def _record_study(sweep: Sweep, result: PairResult, run: str) -> str:
 
     from pipeline.registry import register
     from pipeline.tuning.plan import plain
-    from pipeline.tuning.sweep import remotely
 
     parameters, tracker = result.best.parameters, sweep.tracker
     tracker.metrics(
@@ -160,7 +159,6 @@ def _record_summary(
 
     from pipeline.evaluation.figures import SweepRow, sweep_figure, to_png
     from pipeline.files import read_text
-    from pipeline.tuning.sweep import remotely
 
     tracker, units = sweep.tracker, sweep.store.info.units
     tracker.text(run, "table.txt", text + "\n")
@@ -299,7 +297,9 @@ def _flat(parameters: ScaleParameters) -> dict[str, Any]:
 
 
 def _how_to_look(sweep: Sweep) -> str:
-    uri = without_secrets(sweep.tracker.uri)
-    if uri.startswith("sqlite:///"):
-        return f"make ui MLFLOW_URI={uri}   (or: mlflow ui --backend-store-uri {uri}), then open http://127.0.0.1:5000"
-    return f"open {uri}"
+    uri, output = sweep.tracker.uri, sweep.config.output
+    if uri == default_uri(output):
+        return f"make ui OUTPUT={output}, then open http://127.0.0.1:5000"
+    if uri.startswith("sqlite:"):
+        return f"mlflow server --backend-store-uri {uri}, then open http://127.0.0.1:5000"
+    return f"open {without_secrets(uri)}"

@@ -1,8 +1,8 @@
 """Finished stages shared by the trials of all sweeps on one storage.
 
 A stage is keyed by everything its weights depend on, so trials that differ only in `beta` find the same
-conditional mean. The cache knows stages, not means. A Ray actor gives the right to train a stage to one trial at
-a time.
+conditional mean. The cache knows stages, not means. A Ray actor gives the right to train a stage
+to one trial at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from pipeline import __version__
 from pipeline import __version__
 from pipeline.config import Config
 from pipeline.files import exists, join, read_bytes, read_text, write_bytes, write_text
@@ -151,7 +150,6 @@ class SharedStages:
             ),
             "max_context": self.config.tuning.max_context,
             "seed": self.config.seed,
-            "version": __version__,
         }
 
     def _load(self, key: str) -> dict[str, Tensor] | None:

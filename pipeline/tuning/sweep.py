@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from pipeline.data.dataset import open_dataset
 from pipeline.data.store import FieldStore
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.files import join
-from pipeline.models.family import family_stages
+from pipeline.models.families import family_stages
 from pipeline.tracking import SWEEP, Tracker, check_reachable, tracking_uri
 from pipeline.training.loop import StepReport
 from pipeline.tuning.plan import PairPlan, plan_sweep, sweep_id
@@ -229,10 +228,3 @@ def _trainable(point: dict[str, Any], job: TrialJob) -> None:
         tune.report({"failure": str(error)})
         return
     tune.report(result)
-
-
-def remotely(function: Callable[..., Any], config: Config) -> Any:
-    """Make a function run on the cluster with the resources of one trial."""
-    import ray
-
-    return ray.remote(num_cpus=config.tuning.cpus_per_trial, num_gpus=config.tuning.gpus_per_trial)(function)

@@ -7,7 +7,8 @@ from pipeline.config import SamplingSettings, TrainingSettings, load_config
 from pipeline.data.batch import Batch
 from pipeline.data.coarsen import block_mean, block_sum, spread
 from pipeline.data.scaling import ValueTransform
-from pipeline.models.family import ModelSpec, build_model, family_stages
+from pipeline.models.families import build_model, family_stages
+from pipeline.models.family import ModelSpec
 from pipeline.models.scale_adaptive.family import MEAN, RESIDUAL, ScaleAdaptive
 from pipeline.training.loop import train_stage
 

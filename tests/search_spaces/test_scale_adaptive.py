@@ -1,8 +1,8 @@
 import pytest
-from search_spaces.scale_adaptive import TAPER, first_trials, suggest
 
 from pipeline import FactorPair, ScaleParameters
 from pipeline.prior import PUBLISHED, paper_prior
+from search_spaces.scale_adaptive import TAPER, first_trials, suggest
 
 PAIRS = [
     *PUBLISHED,

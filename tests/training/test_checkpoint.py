@@ -5,7 +5,7 @@ import zlib
 import pytest
 import torch
 
-from pipeline.models.family import build_model
+from pipeline.models.families import build_model
 from pipeline.training.checkpoint import StageCheckpoint
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline.models.family import build_model
+from pipeline.models.families import build_model
 from pipeline.training.checkpoint import StageCheckpoint
 from pipeline.training.loop import _rate_factor, train_stage
 

@@ -275,7 +275,10 @@ def test_a_space_of_ones_own(space, reopen):
         ("def suggest(): pass", ["no function first_trials()"]),
         ("first_trials = suggest = 3", ["no function first_trials()"]),
         (GOOD.replace('[{"beta": 0.01}]', "[]"), ["first_trials()", "no point", "4x2"]),
-        (GOOD.replace("return [", "raise KeyError('x')\n    return ["), ["first_trials() failed", "KeyError"]),
+        (
+            GOOD.replace("return [", "raise KeyError('x')\n    return ["),
+            ["first_trials() failed", "KeyError"],
+        ),
         (GOOD.replace('{"beta": 0.01}', '{"beta": 0.5}'), ["0.5", "out of the range"]),
         (GOOD.replace('{"beta": 0.01}', '{"power": 0.5}'), ["first point", "beta"]),
         (GOOD.replace("context=1", "context=0"), ["first point", "ValidationError"]),

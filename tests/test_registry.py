@@ -1,0 +1,99 @@
+import logging
+
+import mlflow
+import numpy as np
+import pytest
+
+from pipeline.model_file import load_model, save_model
+from pipeline.registry import register
+from pipeline.tracking import SWEEP, Tracker
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+NAME = "finescale-rain-4x2"
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    output = tmp_path_factory.mktemp("registry")
+    return Tracker(f"sqlite:///{output}/mlflow.db", "registry", str(output), {SWEEP: "s"})
+
+
+@pytest.fixture(scope="module")
+def model_url(trained_like, tiny, tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("models") / "one")
+    save_model(url, trained_like(), sampling=tiny.sampling, data={"fingerprint": "f"}, scores={"crps": 0.5})
+    return url
+
+
+@pytest.fixture
+def put(tracker, model_url, request):
+    """Register the model under a name of the test's own; gives the URI without the name."""
+    name = f"{NAME}-{request.node.name}"
+
+    def put_(crps, fingerprint="f", key=None):
+        run = tracker.start(key or f"{name}/{crps}", "study")
+        uri = register(tracker, run, model_url, name, crps=crps, data_fingerprint=fingerprint)
+        tracker.end(run, "FINISHED")
+        return uri.removeprefix(f"models:/{name}")
+
+    put_.name = name
+    return put_
+
+
+def version(tracker, put, alias):
+    return int(tracker.client.get_model_version_by_alias(put.name, alias).version)
+
+
+def test_champion_and_challenger(put, tracker):
+    assert put(0.5) == "@champion"
+    assert put(0.6) == "@challenger"
+    assert (version(tracker, put, "champion"), version(tracker, put, "challenger")) == (1, 2)
+    assert put(0.4) == "@champion"
+    assert version(tracker, put, "champion") == 3
+    assert put(0.4, key="equal") == "@challenger"  # as good is not better
+
+
+def test_other_data_never_takes_the_place(put, tracker):
+    put(0.5)
+    assert put(0.1, fingerprint="g") == "@challenger"
+    assert version(tracker, put, "champion") == 1
+
+
+def test_the_same_result_again_makes_no_version(put, tracker):
+    put(0.5, key="k")
+    assert put(0.5, key="k") == "/1"
+    assert len(tracker.client.search_model_versions(f"name = '{put.name}'")) == 1
+
+
+def test_a_server_in_trouble_promotes_nothing(put, tracker, monkeypatch):
+    put(0.5)
+
+    def fail(*arguments):
+        raise mlflow.exceptions.MlflowException("database is locked")
+
+    monkeypatch.setattr(tracker.client, "get_model_version_by_alias", fail)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="locked"):
+        put(0.9)
+    monkeypatch.undo()
+    assert version(tracker, put, "champion") == 1
+
+
+def test_loaded_through_mlflow(put, tracker, model_url, windows, tiny):
+    put(0.5)
+    mlflow.set_tracking_uri(tracker.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{put.name}@champion")
+    batch = windows.scored.batch([0, 1])
+    coarse = batch.coarse.numpy().copy()
+    coarse[~batch.coarse_mask.numpy()] = np.nan
+    inputs = {"coarse": coarse, "statics": batch.statics.numpy(), "seed": 3}
+    members = model.predict(inputs)
+    spec = load_model(model_url).spec
+    side = coarse.shape[-1] * spec.pair.space
+    assert members.shape == (2, tiny.sampling.members, spec.pair.time, side, side)
+    assert np.isfinite(members).all()
+    assert (members >= 0).all()
+    assert np.array_equal(members, model.predict(inputs))
+    assert not np.array_equal(members, model.predict(inputs | {"seed": 4}))
+    assert not np.array_equal(members[0], members[1])
+    fewer = model.predict(inputs | {"members": 2})
+    assert np.allclose(fewer, members[:, :2], atol=1e-5)
