@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipeline import Conservation, FactorPair, ScaleParameters
-from pipeline.tuning.report import PairResult, table, table_csv
+from pipeline.tuning.results import PairResult, table, table_csv
 from pipeline.tuning.study import Finished
 
 TEST = {
@@ -36,11 +36,11 @@ def test_table(results):
     head, *rows = (re.split(r"\s{2,}", line.strip()) for line in (lines[0], *lines[2:4]))
     assert head[:7] == ["pair", "beta", "L", "f", "CRPS", "bicubic", "skill"]
     assert rows[0] == [
-        *("10x3", "0.0200", "5", "x^0.5", "-", "0.01,", "cell", "0.1234", "0.2500", "50.6%"),
+        *("10x3", "0.0200", "5", "x^0.5 - 0.01, cell", "0.1234", "0.2500", "50.6%"),
         *("0.1500", "0.88", "1.2e-07", "3.0e-02", "4"),
     ]
     assert rows[1][0] == "1x2"
-    assert rows[1][10] == "-"  # the prior was not scored
+    assert rows[1][7] == "-"  # the prior was not scored
     assert rows[1][-1] == "12"
     assert len({len(line) for line in lines[:5]}) == 1
     assert "test split, mm/h" in table(results, "mm/h")

@@ -1,0 +1,395 @@
+"""The main job as a user runs it: mistakes first, then one sweep that is extended, killed and carried on."""
+
+import csv
+import io
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import optuna
+import psutil
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from pipeline import FactorPair, UserError
+from pipeline.data.store import write_store
+from pipeline.data.synthetic import synthetic_coordinates, synthetic_times
+from pipeline.prior import paper_prior
+from pipeline.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = ROOT / "jobs" / "tune_factors.py"
+
+
+@pytest.fixture
+def main(monkeypatch, tmp_path):
+    """The job's `main` in this process; what it sets in the environment goes with the test."""
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.chdir(tmp_path)
+    return runpy.run_path(str(JOB))["main"]
+
+
+def save(store_url, field, tiny):
+    y, x = synthetic_coordinates(tiny.data.synthetic)
+    frames, height, width = field.shape
+    times = synthetic_times(tiny.data.synthetic)[:frames]
+    write_store(str(store_url), field, times=times, y=y[:height], x=x[:width], name="made")
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    """Where stores lie: not in the folder that must stay empty."""
+    return tmp_path_factory.mktemp("stores")
+
+
+def refused(main, one_line, *argv, parts):
+    with pytest.raises(UserError) as raised:
+        main(["--preset", "tiny", *argv])
+    one_line(raised, *parts)
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--pairs", "5x2"], ["5x2", "does not divide the patch of 24"]),
+        (["--pairs", "4x2", "--patch", "64"], ["4x2", "48 x 48", "smaller than the patch"]),
+        (["--pairs", "0x2"], ["0x2", "at least 1"]),
+        (["--pairs", "1x1"], ["1x1"]),
+        ([], ["tuning.pairs", "no factor pair"]),
+        (["--pairs", "4x2,8x1,4x2"], ["tuning", "4x2", "twice"]),
+        (["--pairs", "4x2", "--preset", "huge"], ["preset 'huge'", "tiny, small, paper"]),
+        (["--pairs", "4x2", "--set", "tuning.trails=3"], ["tuning.trails", "unknown key"]),
+        (["--pairs", "4x2", "--trials", "0"], ["tuning.trials"]),
+        (["--pairs", "2x40"], ["2x40", "fine frames"]),
+        (["--pairs", "2x2", "--store", "nothing.zarr"], ["nothing.zarr"]),
+        (["--pairs", "2x2", "--tracking-uri", "http://127.0.0.1:1"], ["http://127.0.0.1:1", "not reachable"]),
+        (["--pairs", "2x2", "--output", "memory://runs"], ["memory://runs", "--tracking-uri"]),
+        (
+            ["--pairs", "2x2", "--output", "memory://runs", "--tracking-uri", "http://127.0.0.1:1"],
+            ["memory://runs", "tuning.storage"],
+        ),
+        (["--pairs", "2x2", "--output", f"{JOB}/runs"], ["tune_factors.py is not a folder"]),
+        (["--pairs", "2x2", "--set", "tuning.search_space=nothing"], ["tuning.search_space 'nothing'"]),
+    ],
+    ids=lambda value: " ".join(value) if "--pairs" in value else None,
+)
+def test_mistakes(argv, parts, main, one_line):
+    refused(main, one_line, *argv, parts=parts)
+
+
+def test_relative_output_in_a_ray_job(main, one_line, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    refused(main, one_line, "--pairs", "2x2", "--output", "here", parts=["'here'", "absolute path"])
+
+
+def test_a_store_of_another_layout(main, one_line, folder):
+    (folder / "other.zarr").mkdir()
+    (folder / "other.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    refused(
+        main,
+        one_line,
+        "--pairs",
+        "2x2",
+        "--store",
+        str(folder / "other.zarr"),
+        parts=["other.zarr", "ingest"],
+    )
+
+
+def test_a_grid_that_is_not_divisible(main, one_line, rain, tiny, folder):
+    save(folder / "odd.zarr", rain[:, :47, :46], tiny)
+    argv = ["--pairs", "4x2", "--store", str(folder / "odd.zarr"), "--set", "data.trim=false"]
+    refused(main, one_line, *argv, parts=["4x2", "47 x 46", "data.trim"])
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"), [(0.0, ["2x2", "wet"]), (np.nan, ["2x2"])], ids=["dry", "missing"]
+)
+def test_nothing_to_learn_from(value, parts, main, one_line, tiny, folder):
+    save(folder / "dull.zarr", np.full((64, 48, 48), value, "f4"), tiny)
+    refused(main, one_line, "--pairs", "2x2", "--store", str(folder / "dull.zarr"), parts=parts)
+
+
+def test_too_few_frames(main, one_line, rain, tiny, folder):
+    save(folder / "short.zarr", rain[:12], tiny)
+    argv = ["--pairs", "2x4", "--store", str(folder / "short.zarr")]
+    refused(main, one_line, *argv, parts=["2x4", "fine frames", "longer period"])
+
+
+def test_a_dead_cluster_is_said_before_anything_is_written(main, one_line, store):
+    argv = ["--pairs", "2x2", "--store", store.url, "--set", "ray.address=127.0.0.1:1"]
+    refused(main, one_line, *argv, parts=["Ray cluster 127.0.0.1:1", "cannot connect"])
+
+
+def test_dry_run(main, capsys, tmp_path):
+    uri = "http://user:secret@127.0.0.1:1"
+    main(["--preset", "tiny", "--pairs", "2x2,1x2", "--trials", "3", "--dry-run", "--tracking-uri", uri])
+    shown = capsys.readouterr().out
+    assert "mean_steps: 12" in shown
+    assert "plan: 2 pairs x 3 trials = 6 trainings" in shown
+    assert f"2x2: first beta {paper_prior(FactorPair(2, 2)).beta:.3g}" in shown
+    assert "secret" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def environment():
+    dropped = ("RAY_", "MLFLOW_", "FINESCALE_", "PYTHONPATH")
+    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+
+
+def test_a_mistake_as_the_shell_sees_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, JOB, "--preset", "tiny", "--pairs", "5x2"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: factor pair 5x2")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+class Sweep:
+    """Runs the job on one output folder, and looks at what it left there."""
+
+    def __init__(self, output):
+        self.output = output
+        self.processes = []
+
+    def start(self, pairs, trials):
+        command = [
+            sys.executable, JOB, "--preset", "tiny", "--pairs", pairs, "--trials", str(trials),
+            "--output", self.output.name,
+        ]  # fmt: skip
+        log = self.output.parent / f"log-{len(self.processes)}.txt"
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [*map(str, command)],
+                cwd=self.output.parent,
+                env=environment(),
+                stdout=out,
+                stderr=out,
+                text=True,
+            )
+        process.log = log
+        self.processes.append(process)
+        return process
+
+    def run(self, pairs, trials):
+        process = self.start(pairs, trials)
+        process.wait(timeout=240)
+        assert process.returncode == 0, process.log.read_text()[-4000:]
+        return process.log.read_text()
+
+    def wait_for(self, process, condition, what):
+        for _ in range(1200):
+            if (found := condition()) is not None:
+                return found
+            assert process.poll() is None, f"ended before {what}:\n{process.log.read_text()[-4000:]}"
+            time.sleep(0.1)
+        raise AssertionError(f"no {what}:\n{process.log.read_text()[-4000:]}")
+
+    def wait_for_line(self, process, text):
+        self.wait_for(process, lambda: True if text in process.log.read_text() else None, repr(text))
+
+    def finished(self):
+        """Numbers, points and scores of the scored trials of each pair."""
+        storage = JournalStorage(JournalFileBackend(str(self.output / "studies" / "journal.log")))
+        found = {}
+        for study in storage.get_all_studies():
+            trials = storage.get_all_trials(study._study_id, deepcopy=False)
+            complete = [t for t in trials if t.state is optuna.trial.TrialState.COMPLETE]
+            found[study.study_name.rpartition("/")[2]] = {t.number: (t.params, t.value) for t in complete}
+        return found
+
+    def runs(self, **tags):
+        client = mlflow.MlflowClient(f"sqlite:///{self.output}/mlflow.db")
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        runs = [run for run in client.search_runs(ids) if run.data.tags.get("finescale.sweep")]
+        wanted = {f"finescale.{name}": value for name, value in tags.items()}
+        return [run for run in runs if wanted.items() <= run.data.tags.items()]
+
+    def statuses(self):
+        return Counter((run.data.tags["finescale.role"], run.info.status) for run in self.runs())
+
+    @property
+    def client(self):
+        return mlflow.MlflowClient(f"sqlite:///{self.output}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Three trials of two pairs; tests after the first few carry on with it, in their order."""
+    sweep = Sweep(tmp_path_factory.mktemp("sweep") / "out")
+    sweep.said = sweep.run("2x2,1x2", 3)
+    yield sweep
+    for process in sweep.processes:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+class TestSweep:
+    def test_what_it_says(self, sweep):
+        assert "6 trials to run" in sweep.said
+        for pair in ("2x2", "1x2"):
+            for number in (1, 2, 3):
+                assert f"{pair} trial {number}: CRPS " in sweep.said
+            assert f"model of {pair}: models:/finescale-synthetic-{pair}@champion" in sweep.said
+        lines = sweep.said.splitlines()
+        head = next(i for i, line in enumerate(lines) if line.split()[:2] == ["pair", "beta"])
+        assert sorted(line.split()[0] for line in lines[head + 2 : head + 4]) == ["1x2", "2x2"]
+        assert "make ui" in sweep.said.splitlines()[-1]
+        for noise in ("Traceback", "INFO", "WARNING", "Error"):
+            assert noise not in sweep.said
+
+    def test_mlflow_structure(self, sweep):
+        assert sweep.statuses() == {
+            ("sweep", "FINISHED"): 1,
+            ("study", "FINISHED"): 2,
+            ("trial", "FINISHED"): 6,
+        }
+        experiments = {run.info.experiment_id for run in sweep.runs()}
+        assert [sweep.client.get_experiment(e).name for e in experiments] == [
+            "finescale/synthetic/scale_adaptive"
+        ]
+        assert len({run.data.tags["finescale.sweep"] for run in sweep.runs()}) == 1
+        for pair in ("2x2", "1x2"):
+            (study,) = sweep.runs(role="study", pair=pair)
+            trials = sweep.runs(role="trial", pair=pair)
+            assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {study.info.run_id}
+            assert "mlflow.parentRunId" not in study.data.tags
+            for run in trials:
+                assert run.data.params.keys() >= {"beta", "context", "power", "threshold", "scope", "trial"}
+                assert run.data.metrics.keys() >= {"crps", "crps_skill", "bicubic_mae", "spread_skill_ratio"}
+                steps = [m.step for m in sweep.client.get_metric_history(run.info.run_id, "residual_loss")]
+                assert steps == [6, 12]
+            shared = [run.data.metrics["steps_from_cache"] for run in trials]
+            assert 12.0 in shared  # the first two points have one conditional mean
+            assert study.data.metrics["validation_crps"] == min(run.data.metrics["crps"] for run in trials)
+            assert study.data.metrics.keys() >= {"test_crps", "test_crps_skill", "prior_test_crps"}
+
+    def test_the_prior_is_the_first_trial(self, sweep):
+        prior = paper_prior(FactorPair(2, 2))
+        first = sweep.finished()["2x2"][0][0]
+        assert (first["beta"], first["context"]) == (prior.beta, min(4, prior.context))
+
+    def test_artifacts(self, sweep):
+        def files(run, folder=None):
+            return [entry.path for entry in sweep.client.list_artifacts(run.info.run_id, folder)]
+
+        (summary,) = sweep.runs(role="sweep")
+        assert {"config.yaml", "recipe.yaml", "table.csv", "table.txt", "figures"} <= {*files(summary)}
+        assert "figures/sweep.png" in files(summary, "figures")
+        for study in sweep.runs(role="study"):
+            assert files(study, "figures") == ["figures/wettest.png"]
+            assert "model/MLmodel" in files(study, "model")
+        text = mlflow.artifacts.load_text(f"{summary.info.artifact_uri}/table.csv")
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert {row["pair"]: row["trials"] for row in rows} == {"2x2": "3", "1x2": "3"}
+        (recipe,) = (sweep.output / "recipes").iterdir()
+        entries = Recipe.load(str(recipe)).entries
+        assert {str(entry.pair): entry.origin for entry in entries} == {"2x2": "tuned", "1x2": "tuned"}
+        for row, entry in zip(rows, entries, strict=True):
+            assert float(row["crps"]) == entry.score
+            assert float(row["beta"]) == entry.parameters.beta
+        for pair in ("2x2", "1x2"):
+            assert sweep.client.get_model_version_by_alias(f"finescale-synthetic-{pair}", "champion")
+
+    def test_one_more_trial(self, sweep):
+        before = sweep.finished()
+        said = sweep.run("2x2,1x2", 4)
+        assert "2 trials to run" in said
+        after = sweep.finished()
+        for pair, trials in before.items():
+            assert after[pair].items() >= trials.items()
+            assert len(after[pair]) == 4
+        assert sweep.statuses() == {
+            ("sweep", "FINISHED"): 1,
+            ("study", "FINISHED"): 2,
+            ("trial", "FINISHED"): 8,
+        }
+
+    def test_killed_and_carried_on(self, sweep):
+        before = sweep.finished()["2x2"]
+
+        # The driver is killed once a new trial has been scored.
+        process = sweep.start("2x2", 7)
+        sweep.wait_for_line(process, "2x2 trial 5: CRPS")
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(family, timeout=60)
+        for one in alive:
+            one.kill()
+        assert [one.cmdline() for one in alive if one.is_running()] == []
+        scored = sweep.finished()["2x2"]
+        assert scored.items() > before.items()
+        if len(scored) < 7:
+            assert sweep.statuses()["sweep", "RUNNING"] == 1
+
+        # Then a trial's process, and the driver is asked to end.
+        process = sweep.start("2x2", 9)
+        victim = sweep.wait_for(process, lambda: busy_worker(process.pid), "trial at work")
+        victim.kill()
+        sweep.wait_for_line(process, "died:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130, process.log.read_text()[-4000:]
+        assert "interrupted; the same command carries on" in process.log.read_text()
+        assert "Traceback" not in process.log.read_text()
+        statuses = sweep.statuses()
+        assert statuses["sweep", "KILLED"] == 1
+        assert statuses["trial", "FAILED"] == 1
+        assert not any(status == "RUNNING" for _, status in statuses)
+        assert sweep.finished()["2x2"].items() >= scored.items()
+        scored = sweep.finished()["2x2"]
+
+        # The same command carries on.
+        said = sweep.run("2x2", 9)
+        assert f"{9 - len(scored)} trials to run" in said
+        after = sweep.finished()["2x2"]
+        assert after.items() >= scored.items()
+        assert len(after) == 9
+        points = [tuple(sorted(point.items())) for point, _ in after.values()]
+        assert len(set(points)) == 9
+        statuses = sweep.statuses()
+        assert not any(status == "RUNNING" for _, status in statuses)
+        assert statuses["sweep", "FINISHED"] == 1
+        assert statuses["study", "FINISHED"] == 2
+        finished = [run for run in sweep.runs(role="trial", pair="2x2") if run.info.status == "FINISHED"]
+        assert sorted(int(run.data.params["trial"]) for run in finished) == sorted(after)
+        assert list((sweep.output / "unfinished").glob("*")) == []
+
+    def test_the_same_command_again_runs_nothing(self, sweep):
+        before = sweep.finished(), sweep.statuses()
+        versions = len(sweep.client.search_model_versions("name LIKE 'finescale-%'"))
+        said = sweep.run("2x2", 9)
+        assert "0 trials to run" in said
+        assert "trial 1:" not in said
+        assert (sweep.finished(), sweep.statuses()) == before
+        assert len(sweep.client.search_model_versions("name LIKE 'finescale-%'")) == versions
+
+
+def busy_worker(driver):
+    """Find a process that is inside a trial."""
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ImplicitFunc.train"):
+                return process
+        except psutil.Error:
+            continue
+    return None
