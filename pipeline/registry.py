@@ -102,8 +102,8 @@ class _Predictor:
     def predict(self, inputs: Mapping[str, Any], params: Mapping[str, Any] | None = None) -> Any:
         """Refine coarse frames in physical units; NaN is missing. Gives (B, members, tau, H, W).
 
-        Sampling settings are read from the inputs too, as in `{"coarse": ..., "members": 32, "seed": 1}`: MLflow
-        drops `params` for a model without a signature, and arrays in a dict have none.
+        Sampling settings are read from the inputs too, as in `{"coarse": ..., "members": 32, "seed": 1}`:
+        MLflow drops `params` for a model without a signature, and arrays in a dict have none.
         """
         import numpy as np
         import torch

@@ -56,9 +56,9 @@ def run_sweep(config: Config) -> bool:
     plans = plan_sweep(config, dataset_shape(config))
     check_storage(config.tuning, config.output)
     check_reachable(uri)
+    environment.start_ray(config)
     store = open_dataset(config.data, config.output)
     _check_windows(config, store, plans)
-    environment.start_ray(config)
 
     sweep = sweep_id(config, store)
     family = config.model.family

@@ -45,9 +45,10 @@ def prepared(config: Config, store: FieldStore, pair: FactorPair) -> PairData:
     )
 
 
-def device() -> torch.device:
-    """Give the GPU that Ray has assigned to this process, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device(config: Config) -> torch.device:
+    """Give the GPU that Ray has assigned to this process if trials ask for one, else the CPU."""
+    wanted = config.tuning.gpus_per_trial > 0 and torch.cuda.is_available()
+    return torch.device("cuda" if wanted else "cpu")
 
 
 def run_trial(
@@ -92,7 +93,7 @@ def run_trial(
     """
     started = time.monotonic()
     data = prepared(config, store, pair)
-    where = device()
+    where = device(config)
     torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
     statics = store.info.statics
     spec = ModelSpec(pair, parameters, config.model, data.transform, data.scale, statics)
@@ -131,12 +132,12 @@ def score(model: Any, data: PairData, config: Config, split: SplitName) -> Evalu
     """Score a model on a split, with the sampler and the evaluations that downscaling uses."""
     windows = data.scored_windows(split, model.spec.parameters.context, config.scoring, config.seed)
     return evaluate(
-        model, windows, config.sampling, batch=config.scoring.batch, seed=config.seed, device=device()
+        model, windows, config.sampling, batch=config.scoring.batch, seed=config.seed, device=device(config)
     )
 
 
 def score_saved(config: Config, store: FieldStore, model_url: str, split: SplitName) -> Evaluation:
     """Load a saved model and score it."""
     torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
-    model = load_model(model_url).to(device())
+    model = load_model(model_url).to(device(config))
     return score(model, prepared(config, store, model.spec.pair), config, split)

@@ -78,7 +78,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def environment():
-    """A clean environment with a short folder for Ray: its sockets have names of at most 107 letters."""
+    """A clean environment with a short folder for Ray: a socket's name has at most 107 letters."""
     folder = tempfile.mkdtemp(prefix="fs", dir="/tmp")
     dropped = ("RAY_", "MLFLOW_", "FINESCALE_", "PYTHONPATH")
     yield {name: value for name, value in os.environ.items() if not name.startswith(dropped)} | {
@@ -95,7 +95,8 @@ def test_submitted_job_is_recorded_on_a_server(start, environment, tmp_path):
     gcs, dashboard, client, agent, mlflow_port = free_ports(5)
     tracking = f"http://127.0.0.1:{mlflow_port}"
     server, server_log = start(
-        "mlflow", BIN / "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1",
+        "mlflow", BIN / "mlflow", "server", "--workers", "1",
+        "--host", "127.0.0.1", "--port", str(mlflow_port),
         "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db",
         "--artifacts-destination", str(tmp_path / "artifacts"), env=environment,
     )  # fmt: skip
@@ -108,15 +109,16 @@ def test_submitted_job_is_recorded_on_a_server(start, environment, tmp_path):
     wait_for(f"{tracking}/health", server, server_log)
     wait_for(f"http://127.0.0.1:{dashboard}/api/version", head, head_log)
 
+    def submit(*flags):
+        command = ["job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", "."]
+        job = ["python", "jobs/tune_factors.py", "--preset", "tiny", "--tracking-uri", tracking, *flags]
+        return subprocess.run(
+            [BIN / "ray", *command, "--", *job],
+            env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+
     output = tmp_path / "output"
-    done = subprocess.run(
-        [
-            BIN / "ray", "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", ".", "--",
-            "python", "jobs/tune_factors.py", "--preset", "tiny", "--pairs", "2x2,1x2", "--trials", "1",
-            "--output", str(output), "--tracking-uri", tracking,
-        ],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    done = submit("--pairs", "2x2,1x2", "--trials", "1", "--output", str(output))
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
     assert "succeeded" in said
@@ -140,14 +142,8 @@ def test_submitted_job_is_recorded_on_a_server(start, environment, tmp_path):
     assert "figures" in [artifact.path for artifact in client.list_artifacts(study.info.run_id)]
     assert (output / "recipes").is_dir()
 
-    # The same mistakes are one line there too, and a relative output is one.
-    refused = subprocess.run(
-        [
-            BIN / "ray", "job", "submit", "--address", f"http://127.0.0.1:{dashboard}", "--working-dir", ".", "--",
-            "python", "jobs/tune_factors.py", "--preset", "tiny", "--pairs", "2x2", "--tracking-uri", tracking,
-        ],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    # A mistake is one line there too; a relative output would vanish with the job.
+    refused = submit("--pairs", "2x2")
     assert refused.returncode != 0
     errors = [line for line in (refused.stdout + refused.stderr).splitlines() if line.startswith("error:")]
     assert len(errors) >= 1
