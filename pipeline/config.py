@@ -244,7 +244,9 @@ class Config(Settings):
 
     def to_yaml(self) -> str:
         """Write the resolved tree; reading it back with `--config` gives the same configuration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=108)
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=108
+        )
 
 
 def load_config(
