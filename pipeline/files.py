@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from typing import Any
+
+from pipeline.errors import UserError
 
 
 def resolve(url: str) -> str:
@@ -79,3 +83,23 @@ def remove(url: str) -> None:
     fs, path = _open(url)
     if fs.exists(path):
         fs.rm_file(path)
+
+
+@contextlib.contextmanager
+def locked(path: str, message: str) -> Iterator[None]:
+    """Hold a local lock file that the system frees when this process ends, however it ends.
+
+    Raises
+    ------
+    UserError
+        With `message`, if another process holds it.
+    """
+    import fcntl
+
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(message) from error
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -59,7 +60,7 @@ class PairData:
         check_divides(pair, settings, height, width)
         segments = split_time(frames, settings.split)
         max_context = longest_context(segments, pair, wanted_context)
-        view = FieldView.load(store, segments["train"], settings.memory_gib)
+        view = _view(store, segments["train"], settings.memory_gib)
         values, scale = [], 0.0
         for frames_read in _sampled_frames(view, segments["train"], pair):
             mask = torch.isfinite(frames_read)
@@ -86,11 +87,21 @@ class PairData:
             raise ValueError(f"context {context} is above {self.max_context}, the largest prepared for")
         if split not in self._found:  # targets do not depend on L: every trial of a process shares one search
             segment = self.segments[split]
-            view = FieldView.load(self.store, segment, self.settings.memory_gib)
+            view = _view(self.store, segment, self.settings.memory_gib)
             self._found[split] = find_windows(
                 view, segment, self.pair, self.settings, context=1, margin=self.max_context, dense=dense
             )
         return self._found[split].with_context(context)
+
+
+def _view(store: FieldStore, segment: Segment, memory_gib: float) -> FieldView:
+    """Load a split; all pairs of a process share it."""
+    return _cached_view(store.url, store.info.fingerprint, segment, memory_gib)
+
+
+@functools.lru_cache(maxsize=3)  # the three splits of one store
+def _cached_view(url: str, fingerprint: str, segment: Segment, memory_gib: float) -> FieldView:
+    return FieldView.load(FieldStore.open(url), segment, memory_gib)
 
 
 def _sampled_frames(view: FieldView, segment: Segment, pair: FactorPair) -> Iterator[Tensor]:

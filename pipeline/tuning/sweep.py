@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.config import Config
 from pipeline.data.dataset import open_dataset
 from pipeline.data.store import FieldStore
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.files import join
+from pipeline.files import join, locked
 from pipeline.models.families import family_stages
 from pipeline.tracking import SWEEP, Tracker, check_reachable, tracking_uri
 from pipeline.training.loop import StepReport
@@ -67,16 +68,25 @@ def run_sweep(config: Config) -> bool:
         SWEEP: sweep, "finescale.dataset": store.info.name, "finescale.family": family,
         "finescale.data_fingerprint": store.info.fingerprint,
     }  # fmt: skip
-    tracker = Tracker(uri, experiment, config.output, tags)
-    storage = open_storage(config.tuning, config.output)
-    studies = {
-        plan.pair: PairStudy(
-            storage, f"{sweep}/{plan.pair}", plan.pair, config.tuning, plan.max_context, config.seed
-        )
-        for plan in plans
-    }
-    with _ending_runs(tracker):
-        return Sweep(config, store, sweep, tracker, studies).run()
+    with _alone(config.output, sweep):
+        tracker = Tracker(uri, experiment, config.output, tags)
+        storage = open_storage(config.tuning, config.output)
+        studies = {
+            plan.pair: PairStudy(
+                storage, f"{sweep}/{plan.pair}", plan.pair, config.tuning, plan.max_context, config.seed
+            )
+            for plan in plans
+        }
+        with _ending_runs(tracker):
+            return Sweep(config, store, sweep, tracker, studies).run()
+
+
+def _alone(output: str, sweep: str) -> AbstractContextManager[None]:
+    """Keep a second driver off the same sweep: each would take the other's trials for abandoned."""
+    if "://" in output:
+        return nullcontext()  # no locks on object stores
+    message = f"sweep {sweep}: another process is running it; wait for its end, or give this one a --name"
+    return locked(join(output, "studies", f"{sweep}.lock"), message)
 
 
 def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...]) -> None:

@@ -25,7 +25,7 @@ from pipeline.training.loop import StepReport
 from pipeline.tuning.stage_cache import Claims, SharedStages
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=32)  # pairs; the fields themselves are shared
 def pair_data(
     store_url: str, fingerprint: str, pair: FactorPair, data_json: str, max_context: int
 ) -> PairData:

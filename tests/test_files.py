@@ -1,0 +1,39 @@
+"""Whole files and locks."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import UserError, files
+
+
+def test_a_lock_keeps_others_out_until_its_process_ends(tmp_path):
+    path = str(tmp_path / "locks" / "sweep.lock")
+    holder = (
+        "import sys, time; from pipeline.files import locked\n"
+        "with locked(sys.argv[1], 'taken'): print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, path], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(UserError, match="^taken$"), files.locked(path, "taken"):
+                pass
+        finally:
+            process.kill()
+    with files.locked(path, "taken"):
+        pass
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    url = str(tmp_path / "file.txt")
+    files.write_text(url, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_text(url, "new")
+    assert files.read_text(url) == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
