@@ -134,4 +134,4 @@ class ScaleParameters(BaseModel):
     conservation: Conservation = Conservation()
 
     def __str__(self) -> str:
-        return f"beta {self.beta:.3g}, L {self.context}, f {self.conservation}"
+        return f"beta {self.beta:.3g}, L {self.context}, f = {self.conservation}"

@@ -91,6 +91,12 @@ class Recipe(BaseModel):
         """Write the recipe as YAML, whole or not at all."""
         write_text(url, yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
+    def updated(self, entries: Iterable[RecipeEntry]) -> Recipe:
+        """Give a recipe with these entries in place of the same pairs' old ones; other pairs stay."""
+        new = {entry.pair: entry for entry in entries}
+        kept = tuple(entry for entry in self.entries if entry.pair not in new)
+        return Recipe(dataset=self.dataset, entries=(*kept, *new.values()))
+
     def entry(self, pair: FactorPair) -> RecipeEntry:
         """Give the entry of `pair`, or the paper's prior where there is none."""
         for entry in self.entries:

@@ -77,4 +77,4 @@ def test_written_forms():
     assert str(Conservation()) == "x, tile"
     assert str(Conservation(power=0.5, threshold=0.01, scope=Scope.CELL)) == "x^0.5 - 0.01, cell"
     assert str(Conservation(scope=Scope.NONE)) == "none"
-    assert str(ScaleParameters(beta=0.02, context=5)) == "beta 0.02, L 5, f x, tile"
+    assert str(ScaleParameters(beta=0.02, context=5)) == "beta 0.02, L 5, f = x, tile"

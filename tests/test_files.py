@@ -17,7 +17,7 @@ def test_a_lock_keeps_others_out_until_its_process_ends(tmp_path):
     with subprocess.Popen([sys.executable, "-c", holder, path], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "held\n"
-            with pytest.raises(UserError, match="^taken$"), files.locked(path, "taken"):
+            with pytest.raises(UserError, match="taken"), files.locked(path, "taken"):
                 pass
         finally:
             process.kill()

@@ -68,3 +68,14 @@ def test_a_folder_is_not_a_recipe(tmp_path, one_line):
     with pytest.raises(UserError) as raised:
         Recipe.load(str(tmp_path))
     one_line(raised, str(tmp_path))
+
+
+def test_updating_replaces_the_same_pairs_and_keeps_the_others():
+    recipe = Recipe.paper([FactorPair(10, 1), FactorPair(1, 3)])
+    new = RecipeEntry(
+        pair=FactorPair(1, 3), parameters=paper_prior(FactorPair(1, 3)), origin=Origin.TUNED, score=0.1
+    )
+    updated = recipe.updated([new])
+    assert updated.entry(FactorPair(1, 3)) == new
+    assert updated.entry(FactorPair(10, 1)) == recipe.entry(FactorPair(10, 1))
+    assert len(updated.entries) == 2

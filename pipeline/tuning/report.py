@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
 from pipeline.environment import remotely, without_secrets
 from pipeline.factors import FactorPair
-from pipeline.files import join
+from pipeline.files import exists, join
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tracking import default_uri
 from pipeline.tuning.results import PairResult, table, table_csv
-from pipeline.tuning.study import Finished
 
 if TYPE_CHECKING:
     from pipeline.tuning.sweep import Sweep
@@ -27,32 +26,23 @@ def report(sweep: Sweep, summary_run: str, runs: dict[FactorPair, str]) -> bool:
     bool
         Whether every pair has a scored trial.
     """
-    results = _evaluate(sweep)
+    results, pictures = _evaluate(sweep)
     models = {}
     for result in results:
-        models[result.pair] = _record_study(sweep, result, runs[result.pair])
+        models[result.pair] = _record_study(sweep, result, runs[result.pair], pictures[result.pair])
         sweep.tracker.end(runs[result.pair], "FINISHED")
     for pair, study in sweep.studies.items():
         if study.best() is None:
             print(f"{pair}: no trial could be scored; see its runs for the reasons")
             sweep.tracker.end(runs[pair], "FAILED")
 
-    units = sweep.store.info.units
-    text = table(results, units)
+    text = table(results, sweep.store.info.units)
     print(f"\n{text}\n")
-    recipe = Recipe(
-        dataset=sweep.store.info.name,
-        entries=tuple(
-            RecipeEntry(
-                pair=r.pair, parameters=r.best.parameters, origin=Origin.TUNED, score=r.test["crps"],
-                study=sweep.studies[r.pair].name,
-            )
-            for r in results
-        ),
-    )  # fmt: skip
-    recipe_url = join(sweep.config.output, "recipes", f"{sweep.name}.yaml")
-    recipe.save(recipe_url)
+    recipe_url = _save_recipe(sweep, results)
     _record_summary(sweep, summary_run, results, text, recipe_url)
+    if results:
+        most_refined = max(results, key=lambda r: r.pair.pixels_per_cell).pair
+        sweep.tracker.image(summary_run, f"figures/{most_refined}.png", pictures[most_refined])
     complete = len(results) == len(sweep.studies)
     sweep.tracker.end(summary_run, "FINISHED" if complete else "FAILED")
     print(f"recipe: {recipe_url}")
@@ -62,40 +52,51 @@ def report(sweep: Sweep, summary_run: str, runs: dict[FactorPair, str]) -> bool:
     return complete
 
 
-def _evaluate(sweep: Sweep) -> list[PairResult]:
-    """Score the best and the prior's model of every pair on the test split, in parallel on the cluster."""
+def _evaluate(sweep: Sweep) -> tuple[list[PairResult], dict[FactorPair, bytes]]:
+    """Score every pair's best model and its prior's on the test split, and draw the best; all at once."""
     import ray
 
     from pipeline.tuning.trial import score_saved
 
-    task = remotely(score_saved, sweep.config)
-    pending: list[tuple[FactorPair, Finished, Any, Any]] = []
-    for pair, study in sweep.studies.items():
-        best, prior = study.best(), study.prior()
-        if best is None:
-            continue
-        best_score = task.remote(sweep.config, sweep.store, best.model_url, "test")
-        same = prior is None or prior.number == best.number
-        prior_score = (
-            None if same or prior is None else task.remote(sweep.config, sweep.store, prior.model_url, "test")
-        )
-        pending.append((pair, best, best_score, best_score if same and prior else prior_score))
-    return [
+    score, draw = remotely(score_saved, sweep.config), remotely(showcase, sweep.config)
+    best = {pair: trial for pair, study in sweep.studies.items() if (trial := study.best()) is not None}
+    prior = {pair: trial for pair in best if (trial := sweep.studies[pair].prior()) is not None}
+    scores = {
+        url: score.remote(sweep.config, sweep.store, url, "test")
+        for url in sorted({trial.model_url for trial in (*best.values(), *prior.values())})
+    }
+    pictures = {pair: draw.remote(sweep.config, sweep.store, trial.model_url) for pair, trial in best.items()}
+    tested = {url: ray.get(pending).as_metrics() for url, pending in scores.items()}
+    results = [
         PairResult(
             pair,
-            best,
-            ray.get(score).as_metrics(),
-            ray.get(prior_score).as_metrics() if prior_score is not None else None,
+            trial,
+            tested[trial.model_url],
+            tested[prior[pair].model_url] if pair in prior else None,
             len(sweep.studies[pair].finished),
         )
-        for pair, best, score, prior_score in pending
+        for pair, trial in best.items()
     ]
+    return results, {pair: ray.get(pending) for pair, pending in pictures.items()}
 
 
-def _record_study(sweep: Sweep, result: PairResult, run: str) -> str:
+def _save_recipe(sweep: Sweep, results: Sequence[PairResult]) -> str:
+    """Write the tuned values, beside those of pairs that the sweep tuned before; gives the URL."""
+    url = join(sweep.config.output, "recipes", f"{sweep.name}.yaml")
+    earlier = Recipe.load(url) if exists(url) else Recipe(dataset=sweep.store.info.name)
+    entries = [
+        RecipeEntry(
+            pair=r.pair, parameters=r.best.parameters, origin=Origin.TUNED, score=r.test["crps"],
+            study=sweep.studies[r.pair].name,
+        )
+        for r in results
+    ]  # fmt: skip
+    earlier.updated(entries).save(url)
+    return url
+
+
+def _record_study(sweep: Sweep, result: PairResult, run: str, picture: bytes) -> str:
     """Put a pair's outcome on its run and register its model; gives where the model is."""
-    import ray
-
     from pipeline.registry import register
     from pipeline.tuning.plan import plain
 
@@ -114,8 +115,7 @@ def _record_study(sweep: Sweep, result: PairResult, run: str) -> str:
             "finescale.model": result.best.model_url, "finescale.conservation": str(parameters.conservation),
         },
     )  # fmt: skip
-    picture = remotely(showcase, sweep.config).remote(sweep.config, sweep.store, result.best.model_url)
-    tracker.image(run, "figures/wettest.png", ray.get(picture))
+    tracker.image(run, "figures/wettest.png", picture)
     if not sweep.config.tracking.register_models:
         return result.best.model_url
     name = f"finescale-{plain(sweep.store.info.name)}-{result.pair}"
@@ -129,8 +129,6 @@ def _record_summary(
     sweep: Sweep, run: str, results: Sequence[PairResult], text: str, recipe_url: str
 ) -> None:
     """Put the comparison of all pairs on the sweep's run."""
-    import ray
-
     from pipeline.evaluation.figures import SweepRow, sweep_figure, to_png
     from pipeline.files import read_text
 
@@ -160,9 +158,6 @@ def _record_summary(
         for r in results
     ]
     tracker.image(run, "figures/sweep.png", to_png(sweep_figure(rows, units)))
-    most_refined = max(results, key=lambda r: r.pair.pixels_per_cell)
-    picture = remotely(showcase, sweep.config).remote(sweep.config, sweep.store, most_refined.best.model_url)
-    tracker.image(run, f"figures/{most_refined.pair}.png", ray.get(picture))
 
 
 def showcase(config: Config, store: FieldStore, model_url: str) -> bytes:

@@ -84,9 +84,8 @@ class PairStudy:
             storage=storage, study_name=name, direction="minimize", load_if_exists=True
         )
         self._bury_orphans()
-        if not self._study.get_trials(deepcopy=False):
-            for point in self._space.first_trials(pair, max_context):
-                self._study.enqueue_trial(point)
+        for point in self._space.first_trials(pair, max_context):
+            self._study.enqueue_trial(point, skip_if_exists=True)  # once per study, whatever was killed when
 
     @property
     def finished(self) -> list[Finished]:
@@ -138,14 +137,12 @@ class PairStudy:
         seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # group: p and theta exist for tapers only
-            # constant_liar: trials still running count as bad, so that neighbours are not tried twice at once
             self._study.sampler = TPESampler(
                 seed=seed,
                 n_startup_trials=self._settings.startup_trials,
                 multivariate=True,
                 group=True,  # a taper has parameters that the identity lacks
-                constant_liar=True,
+                constant_liar=True,  # what still runs counts as bad, so that neighbours are not tried at once
             )
         trial = self._study.ask()
         try:

@@ -172,6 +172,25 @@ def test_first_points_are_enqueued_once(reopen):
     assert len({p.model_dump_json() for p in first}) == POINTS + 2
 
 
+def test_a_driver_killed_between_the_first_points_loses_none(reopen, monkeypatch):
+    enqueue, done = optuna.Study.enqueue_trial, []
+
+    def enqueue_one(self, *args, **kwargs):
+        if done:
+            raise KeyboardInterrupt
+        done.append(enqueue(self, *args, **kwargs))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "enqueue_trial", enqueue_one)
+        with pytest.raises(KeyboardInterrupt):
+            reopen()
+    study = reopen()
+    points = [study.ask().parameters for _ in range(POINTS)]
+    assert points[0] == paper_prior(PAIR)
+    assert points[1].conservation.scope == "cell"
+    assert points[1].conservation.power == 1
+
+
 def test_a_driver_that_dies_again_and_again_is_not_the_points_fault(reopen):
     for _ in range(4):
         assert reopen(max_failures=0).ask().parameters.context == paper_prior(PAIR).context
