@@ -80,7 +80,7 @@ def evaluate(
     """
     model.eval()
     pair = model.spec.pair
-    ensemble = ScoreAccumulator(pair)
+    ensemble = ScoreAccumulator(pair, whole_cells=True)
     fields = {name: DeterministicAccumulator() for name in ("mean", "nearest", "bicubic")}
     for part in batches(windows, batch):
         on_device = part.to(device)

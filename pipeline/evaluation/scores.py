@@ -192,10 +192,13 @@ class ScoreAccumulator:
     ----------
     pair : FactorPair
         What the ensemble refines, for the conservation errors.
+    whole_cells : bool
+        Judge conservation on whole coarse cells, as for an ensemble that was drawn without knowing which fine
+        pixels of the truth are valid; else on their valid pixels.
     """
 
-    def __init__(self, pair: FactorPair) -> None:
-        self.pair = pair
+    def __init__(self, pair: FactorPair, *, whole_cells: bool = False) -> None:
+        self.pair, self._whole_cells = pair, whole_cells
         self._parts: list[Statistics] = []
         self._conservation: list[ConservationStatistics] = []
 
@@ -218,9 +221,8 @@ class ScoreAccumulator:
             (B, h, w), bool, True = valid.
         """
         statistics = ensemble_statistics(members, truth, mask)
-        # Whole cells: a model in use does not know which fine pixels will be valid, so it conserves all.
-        whole = torch.ones_like(mask)
-        self._conservation.append(conservation_statistics(members, whole, coarse, coarse_mask, self.pair))
+        counted = torch.ones_like(mask) if self._whole_cells else mask
+        self._conservation.append(conservation_statistics(members, counted, coarse, coarse_mask, self.pair))
         self._parts.append(statistics)
 
     @property

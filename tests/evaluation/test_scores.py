@@ -218,6 +218,28 @@ def test_the_truth_and_its_spread_coarse_frame_conserve(space, time, missing):
     assert errors.conservation_cell < 1e-6
 
 
+def test_an_ensemble_that_fills_cells_is_judged_on_whole_ones():
+    pair = FactorPair(2, 1)
+    truth = torch.tensor([[[[4.0, 0.0], [0.0, float("nan")]]]])
+    mask = truth.isfinite()
+    coarse, known = torch.tensor([[[4 / 3]]]), torch.ones(1, 1, 1, dtype=torch.bool)  # mean of the valid ones
+    member = torch.tensor([[[[4.0, 0.0], [0.0, 4 / 3]]]])  # keeps the cell's mean over all four pixels
+    errors = {}
+    for whole_cells in (True, False):
+        accumulator = ScoreAccumulator(pair, whole_cells=whole_cells)
+        accumulator.update(torch.stack([member, member], dim=1), truth, mask, coarse, known)
+        errors[whole_cells] = accumulator.result().conservation_cell
+    assert errors[True] == pytest.approx(0, abs=1e-6)
+    assert errors[False] == pytest.approx(0, abs=1e-6)
+    uneven = torch.tensor([[[[2.0, 0.0], [0.0, 10 / 3]]]])  # the same mean, more of it under the gap
+    accumulator = ScoreAccumulator(pair, whole_cells=True)
+    accumulator.update(torch.stack([uneven, uneven], dim=1), truth, mask, coarse, known)
+    assert accumulator.result().conservation_cell == pytest.approx(0, abs=1e-6)
+    accumulator = ScoreAccumulator(pair)
+    accumulator.update(torch.stack([uneven, uneven], dim=1), truth, mask, coarse, known)
+    assert accumulator.result().conservation_cell == pytest.approx(0.5)
+
+
 def test_conservation_errors_of_known_violations():
     pair = FactorPair(2, 1)
     coarse = torch.tensor([[[4.0, 0.0], [2.0, 2.0]]])
