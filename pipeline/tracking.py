@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.parse
@@ -29,6 +30,7 @@ from pipeline.files import join, resolve
 log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view for training runs
 KEY, SWEEP, PARENT = "finescale.key", "finescale.sweep", "mlflow.parentRunId"
 
 
@@ -104,7 +106,7 @@ class Tracker:
             self.experiment_id: str = (
                 found.experiment_id
                 if found
-                else self.client.create_experiment(experiment, artifact_location=_artifacts(uri, output))
+                else self.client.create_experiment(experiment, _artifacts(uri, output), _EXPERIMENT_TAGS)
             )
         except MlflowException as error:
             reason = without_secrets(" ".join(str(error).split())[:300])
@@ -114,7 +116,12 @@ class Tracker:
                 f"MLflow {without_secrets(uri)}: experiment {experiment!r} is deleted there; restore it, or "
                 "give another with --set tracking.experiment=NAME"
             )
-        self._tags = {**tags, "finescale.version": __version__, **_git_commit()}
+        self._tags = {
+            **tags,
+            "finescale.version": __version__,
+            "mlflow.source.name": Path(sys.argv[0]).name,
+            **_git_commit(),
+        }
         self._open: set[str] = set()
         self._existing = self._find_existing(tags[SWEEP])
 

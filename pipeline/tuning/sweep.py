@@ -57,6 +57,7 @@ def run_sweep(config: Config) -> bool:
     plans = plan_sweep(config, dataset_shape(config))
     check_storage(config.tuning, config.output)
     check_reachable(uri)
+    print("starting Ray, checking the data ...", flush=True)
     environment.start_ray(config)
     store = open_dataset(config.data, config.output)
     _check_windows(config, store, plans)
