@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 from pipeline.files import join, read_bytes
 from pipeline.model_file import CARD, WEIGHTS, load_model
 from pipeline.tracking import Tracker
-
-log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 

@@ -199,10 +199,6 @@ class Tracker:
             path.write_bytes(png)
             self._safely(lambda: self.client.log_artifact(run_id, str(path), str(Path(name).parent)))
 
-    def folder(self, run_id: str, local: str, name: str) -> None:
-        """Store a local folder with a run."""
-        self._safely(lambda: self.client.log_artifacts(run_id, local, name))
-
     def end(self, run_id: str, status: Status) -> None:
         """End a run with the truth about it."""
         self._open.discard(run_id)

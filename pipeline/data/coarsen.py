@@ -55,6 +55,12 @@ def block_sum(field: Tensor, pair: FactorPair) -> Tensor:
     return blocks.sum(dim=(-5, -3, -1))  # over tau, s, s
 
 
+def whole_cells(field: Tensor, pair: FactorPair) -> Tensor:
+    """Cut (..., H, W) to multiples of s: the last rows and columns that fill no whole cell are left out."""
+    height, width = (size // pair.space * pair.space for size in field.shape[-2:])
+    return field[..., :height, :width]
+
+
 def spread(coarse: Tensor, pair: FactorPair) -> Tensor:
     """Give every fine pixel its cell's value: (..., t, h, w) to (..., t tau, h s, w s)."""
     fine = coarse.repeat_interleave(pair.time, dim=-3)

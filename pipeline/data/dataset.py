@@ -7,6 +7,7 @@ import hashlib
 from tqdm import tqdm
 
 from pipeline.config import DataSettings
+from pipeline.data.manifest import MANIFEST
 from pipeline.data.store import FieldStore, write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
 from pipeline.errors import UserError
@@ -26,7 +27,7 @@ def open_dataset(settings: DataSettings, output: str) -> FieldStore:
     synthetic = settings.synthetic
     key = hashlib.sha256(synthetic.model_dump_json().encode()).hexdigest()[:8]
     url = join(output, "stores", f"synthetic-{key}.zarr")
-    if exists(join(url, "finescale.json")):
+    if exists(join(url, MANIFEST)):
         try:
             return FieldStore.open(url)
         except UserError as error:

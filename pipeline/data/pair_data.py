@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import DataSettings, ScoringSettings
-from pipeline.data.coarsen import block_mean
+from pipeline.data.coarsen import block_mean, whole_cells
 from pipeline.data.scaling import ValueTransform
 from pipeline.data.splits import Segment, SplitName, longest_context, split_time
 from pipeline.data.store import FieldStore
@@ -108,6 +108,4 @@ def _sampled_frames(view: FieldView, segment: Segment, pair: FactorPair) -> Iter
     """Give up to 64 groups of tau fine frames (tau, H, W), cut to whole coarse cells."""
     starts = torch.linspace(segment.start, segment.stop - pair.time, _FIT_FRAMES).long().unique().tolist()
     for start in starts:
-        field = view.read(start, start + pair.time)
-        height, width = (size // pair.space * pair.space for size in field.shape[1:])
-        yield field[:, :height, :width]
+        yield whole_cells(view.read(start, start + pair.time), pair)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config import DataSettings
 from pipeline.data.batch import Batch
-from pipeline.data.coarsen import block_mean
+from pipeline.data.coarsen import block_mean, whole_cells
 from pipeline.data.splits import Segment
 from pipeline.data.store import FieldStore
 from pipeline.errors import UserError
@@ -95,7 +95,7 @@ class Windows:
 
     def with_context(self, context: int) -> Windows:
         """Give the same targets seen with another L."""
-        return Windows(self.view, self.pair, context, self.patch, self.places)
+        return replace(self, context=context)
 
     def batch(self, indices: np.ndarray | list[int], augment: torch.Generator | None = None) -> Batch:
         """Read windows and coarsen them.
@@ -215,32 +215,15 @@ def find_windows(
         raise ValueError(
             f"context {context} is above {margin}, the largest that these windows leave room for"
         )
-    s, tau, patch = pair.space, pair.time, settings.patch
-    step = max(s, patch // 2 // s * s) if dense else patch
-    tile = 2 * patch  # of the chessboard, where the split is by tiles too
-    first = segment.start + (margin - 1) * tau
+    tau, patch = pair.time, settings.patch
+    step = max(pair.space, patch // 2 // pair.space * pair.space) if dense else patch
     places = []
+    first = segment.start + (margin - 1) * tau
     for time in range(first, segment.stop - tau + 1, 1 if dense else tau):
-        field = view.read(time, time + tau)
-        height, width = (size // s * s for size in field.shape[1:])
-        field = field[:, :height, :width]
-        mask = torch.isfinite(field)
-        coarse, known = block_mean(field, mask, pair)  # (1, h, w)
-        valid = _window_means(mask.float().mean(dim=0), patch, step)
-        wet = _window_means((known & (coarse > settings.wet_threshold))[0].float(), patch // s, step // s)
-        rows, columns = torch.nonzero(
-            (valid >= settings.min_valid) & (wet >= settings.min_wet), as_tuple=True
-        )
-        found = [
-            (row * step, column * step) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-        ]
+        corners = _usable_corners(view.read(time, time + tau), pair, settings, step)
         if settings.split.tiles:
-            found = [
-                (row, column)
-                for row, column in found
-                if _on_chessboard(row, column, patch, tile, white=not dense)
-            ]
-        places += [(time, row, column) for row, column in found]
+            corners = [c for c in corners if _on_chessboard(*c, patch, tile=2 * patch, white=not dense)]
+        places += [(time, row, column) for row, column in corners]
     if not places:
         raise UserError(
             f"factor pair {pair}: frames {segment.start} to {segment.stop} hold no window "
@@ -248,6 +231,20 @@ def find_windows(
             "values; lower data.min_valid or data.min_wet, or give a longer period"
         )
     return Windows(view, pair, context, patch, np.array(places, dtype=np.int64))
+
+
+def _usable_corners(
+    field: Tensor, pair: FactorPair, settings: DataSettings, step: int
+) -> list[tuple[int, int]]:
+    """Give the corners, `step` apart, of the patches of (tau, H, W) that are valid and wet enough."""
+    field = whole_cells(field, pair)
+    mask = torch.isfinite(field)
+    coarse, known = block_mean(field, mask, pair)  # (1, h, w)
+    s, patch = pair.space, settings.patch
+    valid = _window_means(mask.float().mean(dim=0), patch, step)
+    wet = _window_means((known & (coarse > settings.wet_threshold))[0].float(), patch // s, step // s)
+    usable = torch.nonzero((valid >= settings.min_valid) & (wet >= settings.min_wet))  # (N, 2)
+    return [(row * step, column * step) for row, column in usable.tolist()]
 
 
 def _on_chessboard(row: int, column: int, patch: int, tile: int, *, white: bool) -> bool:
@@ -266,4 +263,4 @@ def thin(windows: Windows, count: int, seed: int) -> Windows:
     if len(windows) <= count:
         return windows
     kept = np.random.Generator(np.random.Philox(seed)).choice(len(windows), size=count, replace=False)
-    return Windows(windows.view, windows.pair, windows.context, windows.patch, windows.places[np.sort(kept)])
+    return replace(windows, places=windows.places[np.sort(kept)])

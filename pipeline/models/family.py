@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipeline.data.scaling import ValueTransform
 
 
+SCALE_PARAMETERS = frozenset(ScaleParameters.model_fields)
+
+
 @dataclass(frozen=True)
 class Stage:
     """One training stage of a family.
@@ -37,6 +40,15 @@ class Stage:
     trains: tuple[str, ...]
     depends_on: frozenset[str]
     steps: int
+
+    @property
+    def shareable(self) -> bool:
+        """Whether it can serve a second trial: only what depends on fewer than all scale parameters can."""
+        return self.depends_on < SCALE_PARAMETERS
+
+    def owns(self, name: str) -> bool:
+        """Whether it trains the parameter, or prepares the buffer, of this name."""
+        return name.split(".")[0] in self.trains
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class SuperResolutionModel(nn.Module, ABC):
 
     def stage_state(self, stage: Stage) -> dict[str, Tensor]:
         """Give the weights and buffers that a stage trained or prepared."""
-        return {k: v for k, v in self.state_dict().items() if k.split(".")[0] in stage.trains}
+        return {k: v for k, v in self.state_dict().items() if stage.owns(k)}
 
     def load_stage(self, stage: Stage, state: dict[str, Tensor]) -> None:
         """Load what `stage_state` gave.

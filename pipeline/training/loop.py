@@ -82,7 +82,7 @@ def train_stage(
     """
     model.to(device).train()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] in stage.trains)
+        parameter.requires_grad_(stage.owns(name))
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         named.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay

@@ -15,7 +15,6 @@ from pipeline.data.windows import check_divides
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 from pipeline.models.families import family_stages
-from pipeline.tuning.stage_cache import SCALE_PARAMETERS
 from pipeline.tuning.study import first_points
 
 
@@ -66,10 +65,10 @@ def describe_plan(config: Config, plans: tuple[PairPlan, ...]) -> str:
     lines = [f"plan: {len(plans)} pairs x {trials} trials = {len(plans) * trials} trainings"]
     most = least = 0
     for plan in plans:
-        contexts = len({point["context"] for point in plan.first})
+        contexts = len({point.get("context") for point in plan.first})
         for stage in stages:
             alone = trials * stage.steps
-            shared = stage.depends_on < SCALE_PARAMETERS
+            shared = stage.shareable
             most, least = most + alone, least + (contexts * stage.steps if shared else alone)
         prior = plan.first[0]
         lines.append(f"  {plan.pair}: first {_brief(prior)}; L up to {plan.max_context}")

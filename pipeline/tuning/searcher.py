@@ -30,7 +30,7 @@ class StudySearcher(Searcher):
         """Give the next trial, None while there is nothing to start, FINISHED when all is done."""
         waiting = [study for study in self._studies.values() if study.wanted > 0]
         if not waiting:
-            return None if any(study.running for study in self._studies.values()) else Searcher.FINISHED
+            return Searcher.FINISHED if all(study.done for study in self._studies.values()) else None
         study = min(waiting, key=lambda s: len(s.finished) + s.running)
         proposal = study.ask()
         self._asked[trial_id] = (proposal.pair, proposal.number)

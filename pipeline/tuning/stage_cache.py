@@ -24,7 +24,6 @@ from pipeline.models.family import ModelSpec, Stage
 
 log = logging.getLogger(__name__)
 
-SCALE_PARAMETERS = frozenset({"beta", "context", "conservation"})
 LEASE_SECONDS = 120.0  # a trial that has not reported for so long is taken for dead
 _POLL_SECONDS = 0.5
 
@@ -92,7 +91,7 @@ class SharedStages:
 
     def fetch_or_claim(self, stage: Stage, spec: ModelSpec) -> dict[str, Tensor] | None:
         """Give the stage's weights, waiting while another trial trains them; None: train them here."""
-        if not _shareable(stage):
+        if not stage.shareable:
             return None
         key = self.key(stage, spec)
         while True:
@@ -111,12 +110,12 @@ class SharedStages:
 
     def renew(self, stage: Stage, spec: ModelSpec) -> None:
         """Keep the claim while training."""
-        if _shareable(stage):
+        if stage.shareable:
             self.claims.claim(self.key(stage, spec), self.owner)
 
     def publish(self, stage: Stage, spec: ModelSpec, state: dict[str, Tensor]) -> None:
         """Store a finished stage: weights first, then the manifest that vouches for them."""
-        if not _shareable(stage):
+        if not stage.shareable:
             return
         from safetensors.torch import save
 
@@ -167,11 +166,6 @@ class SharedStages:
             log.warning("stage %s is damaged; it is trained again", weights_url)
             return None
         return dict(load(weights))
-
-
-def _shareable(stage: Stage) -> bool:
-    """Only what depends on fewer than all three scale parameters can serve a second trial."""
-    return stage.depends_on < SCALE_PARAMETERS
 
 
 class RemoteClaims:
