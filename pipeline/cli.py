@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from pipeline.config import Config, load_config, parse_assignment
+from pipeline.config import Config
+from pipeline.config_layers import load_config, parse_assignment
 from pipeline.errors import UserError
 
 

@@ -1,25 +1,13 @@
-"""The configuration of every job: one typed tree, and how its layers are put together.
-
-Later layers win: defaults, the preset, a YAML file (`--config`), the environment
-(`FINESCALE_TRAINING__BATCH=16`), the command line (`--set training.batch=16`, or a flag of its own where the
-job has one).
-"""
+"""The configuration of every job: one typed tree; `config_layers` says how it is filled."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline.errors import UserError
 from pipeline.factors import PairField
-from pipeline.presets import PRESETS
-
-ENVIRONMENT_PREFIX = "FINESCALE_"
 
 Levels = tuple[Annotated[int, Field(ge=1)], ...]
 """One number per level of a U-Net."""
@@ -164,38 +152,77 @@ class ScoringSettings(Settings):
         96, ge=1, description="likewise of the test split, for the best trial of each pair"
     )
     batch: int = Field(16, ge=1, description="windows sampled at once; does not change any score")
+    block_frames: int = Field(
+        12, ge=1, description="bootstrap: windows within so many fine frames are drawn together"
+    )
+    block_patches: int = Field(
+        2, ge=1, description="bootstrap: likewise windows within a square of so many patches"
+    )
+    resamples: int = Field(2000, ge=100, description="bootstrap: resamples behind each interval")
+
+
+class PruningSettings(Settings):
+    """Successive halving on the training steps of the last stage."""
+
+    rungs: int = Field(2, ge=0, description="how often a trial is looked at before its end; 0: never")
+    reduction: int = Field(
+        2, ge=2, description="of this many trials one goes on; rungs lie at steps / reduction^1, 2, ..."
+    )
+    windows: int = Field(8, ge=1, description="validation windows that are scored at a rung")
 
 
 class TuningSettings(Settings):
     """The sweep."""
 
     pairs: tuple[PairField, ...] = Field((), description="factor pairs, as in 10x3")
-    trials: int = Field(8, ge=1, description="finished trials wanted per pair")
+    trials: int = Field(8, ge=1, description="finished trials wanted per pair, pruned ones included")
     search_space: str = Field(
-        "search_spaces.scale_adaptive", description="module with suggest(trial, pair, limits)"
+        "search_spaces.scale_adaptive", description="module with first_trials() and suggest()"
+    )
+    recipe: str | None = Field(
+        None,
+        description="recipe of an earlier sweep, to centre and narrow the search; none: the paper's prior",
+    )
+    objectives: tuple[Literal["crps", "spectral"], ...] = Field(
+        ("crps",), min_length=1, description="scores to minimise; the first chooses among the Pareto set"
     )
     max_context: int = Field(16, ge=1, description="largest L that is tried")
     max_failures: int = Field(3, ge=0, description="failed trials per pair after which the pair is given up")
     startup_trials: int = Field(4, ge=1, description="trials before the sampler (TPE) models the scores")
+    at_once: int = Field(
+        2,
+        ge=1,
+        description="trials of one pair that may run at once; a trial is drawn knowing all but the last "
+        "at_once - 1 before it, so that timing changes nothing",
+    )
+    pruning: PruningSettings = PruningSettings()
+    share_stages: bool = Field(True, description="train a stage once for all trials that agree in it")
+    compare: bool = Field(
+        True, description="at the end also train the predicted and one fixed setting per pair, to compare"
+    )
+    predict: tuple[PairField, ...] = Field((), description="pairs to predict into the recipe, not tuned here")
     cpus_per_trial: float = Field(1.0, gt=0)
     gpus_per_trial: float = Field(0.0, ge=0, description="may be a fraction, as in 0.25")
+    workers_per_trial: int = Field(1, ge=1, description="processes that train one trial together")
     concurrent_trials: int | None = Field(None, ge=1, description="none: as many as the cluster holds")
     storage: str | None = Field(None, description="Optuna database URL; none: a journal file under output")
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9._-]+$", description="sweep name; none: derived from data and settings"
     )
 
-    @field_validator("pairs", mode="before")
+    @field_validator("pairs", "predict", "objectives", mode="before")
     @classmethod
-    def _pairs_from_text(cls, value: Any) -> Any:
-        """Read `4x2,8x1` as the two pairs it names, wherever it comes from."""
+    def _list_from_text(cls, value: Any) -> Any:
+        """Read `4x2,8x1` as the two that it names, wherever it comes from."""
         return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _pairs_once(self) -> TuningSettings:
-        doubled = sorted({str(p) for p in self.pairs if self.pairs.count(p) > 1})
-        if doubled:
-            raise ValueError(f"pairs: {', '.join(doubled)} given twice")
+    def _listed_once(self) -> TuningSettings:
+        for name in ("pairs", "predict", "objectives"):
+            listed = getattr(self, name)
+            doubled = sorted({str(one) for one in listed if listed.count(one) > 1})
+            if doubled:
+                raise ValueError(f"{name}: {', '.join(doubled)} given twice")
         return self
 
 
@@ -207,6 +234,9 @@ class TrackingSettings(Settings):
     )
     experiment: str | None = Field(None, description="none: finescale/DATASET/FAMILY")
     register_models: bool = Field(True, description="register each pair's best model")
+    patience: float = Field(
+        60.0, ge=0, description="seconds to wait at the end for a server that does not answer"
+    )
 
 
 class RaySettings(Settings):
@@ -247,144 +277,3 @@ class Config(Settings):
         return yaml.safe_dump(
             self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=108
         )
-
-
-def load_config(
-    overrides: Iterable[tuple[str, Any]] = (),
-    *,
-    file: str | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Config:
-    """Put the layers together and validate the result.
-
-    Parameters
-    ----------
-    overrides : iterable of (str, Any)
-        Dotted key and value from the command line, as in `("training.batch", "16")`.
-    file : str, optional
-        YAML file.
-    environment : mapping, optional
-        `os.environ` unless given.
-
-    Raises
-    ------
-    UserError
-        With one line, for an unreadable file, an unknown key or an impossible value.
-    """
-    environment = os.environ if environment is None else environment
-    layers = {
-        f"file {file}": _read_yaml(file) if file else {},
-        "environment": _from_environment(environment),
-        "command line": _nest(overrides),
-    }
-    preset: object = "small"
-    for layer in layers.values():
-        preset = layer.get("preset", preset)
-    if not isinstance(preset, str) or preset not in PRESETS:
-        raise UserError(f"preset {preset!r}: there is no such preset; choose one of {', '.join(PRESETS)}")
-    merged: dict[str, Any] = {}
-    for layer in ({"preset": preset}, PRESETS[preset], *layers.values()):
-        merged = _merge(merged, layer)
-    try:
-        return Config.model_validate(merged)
-    except ValidationError as error:
-        raise UserError(_one_line(error, layers)) from error
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split `key=value` of `--set`; the value is read as YAML, so that lists and booleans can be given.
-
-    Raises
-    ------
-    UserError
-        If there is no `=`, or the value is not YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {text!r}: write KEY=VALUE, as in --set training.batch=16")
-    return key.strip(), _value(key, value)
-
-
-def _value(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: cannot read the value {text!r}") from error
-
-
-def _read_yaml(file: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(file).read_text())
-    except OSError as error:
-        raise UserError(f"--config {file}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {file}: not YAML ({' '.join(str(error).split())})") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"--config {file}: expected settings such as 'training: {{batch: 16}}'")
-    return content
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Read `FINESCALE_A__B=value` as `a.b`."""
-    return _nest(
-        (name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), _value(name, value))
-        for name, value in sorted(environment.items())
-        if name.startswith(ENVIRONMENT_PREFIX)
-    )
-
-
-def _nest(assignments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Turn dotted keys into a tree; a later assignment wins."""
-    tree: dict[str, Any] = {}
-    for key, value in assignments:
-        branch: dict[str, Any] = {}
-        leaf = branch
-        *parents, last = key.split(".")
-        for parent in parents:
-            leaf = leaf.setdefault(parent, {})
-        leaf[last] = value
-        tree = _merge(tree, branch)
-    return tree
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _one_line(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say the first thing that is wrong: its key, its value, what would be right and which layer holds it."""
-    first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"])
-    # A model-level check has the whole part as its input: too long to print, and its message names the value.
-    value = "" if isinstance(first["input"], dict | BaseModel) else f" = {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key; known here: {', '.join(_known_keys(first['loc'][:-1]))}"
-    holder = [name for name, layer in layers.items() if _holds(layer, first["loc"])]
-    origin = f" (from the {holder[-1]})" if holder else ""
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{key}{value}: {message}{origin}{more}"
-
-
-def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in location:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return list(model.model_fields)
-
-
-def _holds(layer: Mapping[str, Any], location: tuple[str | int, ...]) -> bool:
-    branch: Any = layer
-    for part in location:
-        if not isinstance(branch, Mapping) or part not in branch:
-            return isinstance(branch, list | tuple | str) and isinstance(part, int)
-        branch = branch[part]
-    return True

@@ -35,6 +35,7 @@ _TABLE: dict[str, tuple[Any, Any, Any]] = {
     "scoring.windows":                 (4,         32,                512),
     "scoring.test_windows":            (4,         64,                2048),
     "scoring.batch":                   (4,         4,                 16),
+    "tuning.pruning.windows":          (2,         8,                 64),
     "tuning.gpus_per_trial":           (0.0,       0.0,               1.0),
     "tuning.max_context":              (4,         6,                 16),
 }  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline import Conservation, FactorPair, ScaleParameters
-from pipeline.config import load_config
+from pipeline.config_layers import load_config
 from pipeline.data.pair_data import PairData
 from pipeline.data.store import write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times

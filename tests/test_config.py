@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from pipeline import FactorPair, UserError
-from pipeline.config import Config, load_config, parse_assignment
+from pipeline.config import Config
+from pipeline.config_layers import load_config, parse_assignment
 from pipeline.presets import PRESETS
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import UserError, environment
-from pipeline.config import load_config
+from pipeline.config_layers import load_config
 
 
 def config(*overrides):

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from pipeline import Conservation, FactorPair, ScaleParameters, Scope
-from pipeline.config import SamplingSettings, TrainingSettings, load_config
+from pipeline.config import SamplingSettings, TrainingSettings
+from pipeline.config_layers import load_config
 from pipeline.data.batch import Batch
 from pipeline.data.coarsen import block_mean, block_sum, spread
 from pipeline.data.scaling import ValueTransform

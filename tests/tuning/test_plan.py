@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline import FactorPair, UserError
-from pipeline.config import load_config
+from pipeline.config_layers import load_config
 from pipeline.prior import paper_prior
 from pipeline.tuning import plan as plan_module
 from pipeline.tuning.plan import describe_plan, plan_sweep, sweep_id
