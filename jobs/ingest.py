@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 # A Ray job runs this file from the folder it was shipped to, where nothing is installed.
@@ -54,32 +56,25 @@ def main(argv: list[str]) -> None:
     if arguments.dry_run:
         print(ingest.describe_plan(planned, arguments.store, overwrite=arguments.overwrite))
         return
-    planned, digests, statistics = inputs.check(planned, _bar)
-    store, written = ingest.write(
-        planned,
-        digests,
-        arguments.store,
-        name=arguments.name,
-        statics=arguments.static,
-        overwrite=arguments.overwrite,
-        progress=_bar,
-    )
+    with ExitStack() as bars:
+        planned, digests, statistics = inputs.check(planned, partial(_bar, bars))
+    with ExitStack() as bars:
+        store, written = ingest.write(
+            planned,
+            digests,
+            arguments.store,
+            name=arguments.name,
+            statics=arguments.static,
+            overwrite=arguments.overwrite,
+            progress=partial(_bar, bars),
+        )
     print(ingest.describe_store(store, planned, statistics, written=written))
 
 
-def _bar(what: str, total: int) -> Callable[[int], None]:
-    from tqdm import tqdm
+def _bar(bars: ExitStack, what: str, total: int) -> Callable[[int], None]:
+    from pipeline.progress import progress
 
-    bar = tqdm(
-        total=total, desc=what, unit="frame", file=sys.stderr, disable=None
-    )  # None: off where no terminal
-
-    def advance(frames: int) -> None:
-        bar.update(frames)
-        if bar.n >= total:
-            bar.close()
-
-    return advance
+    return bars.enter_context(progress(what, total, "frames"))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ EXAMPLES = """\
   python jobs/tune_factors.py --pairs 4x1,1x3,4x2 --trials 4           # synthetic rain, results under ./runs
   python jobs/tune_factors.py --store data/knmi.zarr --pairs 4x2,8x1 --trials 12
   python jobs/tune_factors.py --store data/knmi.zarr --pairs 10x3 --patch 40 --dry-run
+  python jobs/tune_factors.py --store data/knmi.zarr --pairs 2x1,4x2,8x1,8x3 --trials 16 --predict 6x2,16x3
+  python jobs/tune_factors.py --store data/knmi.zarr --pairs 6x2 --recipe runs/recipes/SWEEP.yaml
+  python jobs/tune_factors.py --report SWEEP --output runs             # tables and figures again
   python jobs/tune_factors.py --store gs://bucket/rain.zarr --pairs 25x6 --preset paper \\
       --output /mnt/shared/runs --tracking-uri http://mlflow:5000 --set tuning.gpus_per_trial=0.5
 
@@ -25,6 +28,9 @@ FLAGS = {
     "--store": ("data.store", "field store from jobs/ingest.py; without it, synthetic rain"),
     "--pairs": ("tuning.pairs", "factor pairs SPACExTIME, separated by commas"),
     "--trials": ("tuning.trials", "finished trials wanted per pair"),
+    "--recipe": ("tuning.recipe", "recipe of an earlier sweep, to centre and narrow the search"),
+    "--predict": ("tuning.predict", "pairs to predict from the tuned ones, separated by commas"),
+    "--objectives": ("tuning.objectives", "crps, or crps,spectral for a Pareto set"),
     "--output": ("output", "folder for stores, studies, models and runs; absolute in a Ray job"),
     "--tracking-uri": ("tracking.uri", "MLflow server or database"),
     "--patch": ("data.patch", "side of a window in fine pixels, a multiple of the space factor"),
@@ -37,16 +43,21 @@ def main(argv: list[str]) -> None:
     """Resolve the configuration, print it, run the sweep."""
     parser = job_parser("jobs/tune_factors.py", __doc__ or "", EXAMPLES)
     add_config_flags(parser, FLAGS)
+    parser.add_argument(
+        "--report", metavar="SWEEP", help="make the report of this sweep again, train nothing"
+    )
     arguments = parser.parse_args(argv)
-    config = config_from(arguments)
     environment.prepare()
 
     from pipeline.tuning.plan import describe_plan, plan_sweep
-    from pipeline.tuning.sweep import dataset_shape, run_sweep
+    from pipeline.tuning.sweep import config_of, dataset_shape, run_sweep
 
+    config = config_from(arguments)
+    if arguments.report:
+        config = config_of(arguments.report, config)
     plan = describe_plan(config, plan_sweep(config, dataset_shape(config)))
     print(f"{environment.without_secrets(config.to_yaml())}\n{plan}", flush=True)
-    if not arguments.dry_run and not run_sweep(config):
+    if not arguments.dry_run and not run_sweep(config, arguments.report):
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and any other on one line."""
 
 
 class UserError(Exception):
@@ -7,3 +7,8 @@ class UserError(Exception):
     Jobs print it without a traceback and end with status 2. Everything else that is raised is a bug of ours
     and keeps its traceback.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """Put an error's kind and the start of its message on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

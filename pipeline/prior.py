@@ -38,7 +38,7 @@ PUBLISHED: dict[FactorPair, ScaleParameters] = {
     )
 }
 _HORIZON_RANGE = (10, 18)  # fine frames: the smallest and the largest published L * tau
-_BETA_RANGE = (1e-3, 0.2)  # beyond these the law extrapolates further than four points can carry it
+BETA_RANGE = (1e-3, 0.2)  # beyond these the law extrapolates further than four points can carry it
 
 
 def paper_prior(pair: FactorPair) -> ScaleParameters:
@@ -61,7 +61,7 @@ def paper_prior(pair: FactorPair) -> ScaleParameters:
     horizon = _clip(math.exp(_bilinear(pair, horizons)), *_HORIZON_RANGE)
     known_f = [known.conservation for known in PUBLISHED.values()]
     return ScaleParameters(
-        beta=float(f"{_clip(beta, *_BETA_RANGE):.3g}"),
+        beta=float(f"{_clip(beta, *BETA_RANGE):.3g}"),
         context=max(1, round(horizon / pair.time)),
         conservation=Conservation(
             power=round(_by_underdetermination(pair, [f.power for f in known_f]), 3),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, PairField, ScaleParameters
 from pipeline.files import read_text, write_text
+from pipeline.laws import Laws, ParameterInterval
 from pipeline.prior import PUBLISHED, paper_prior
 
 
@@ -34,6 +35,8 @@ class RecipeEntry(BaseModel):
         Fair CRPS on held-out windows in the store's units; only tuned entries have one.
     study : str or None
         Name of the study that found it.
+    interval : ParameterInterval or None
+        Where beta and L lie with a probability of 90 %; only predicted entries have one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,15 +46,31 @@ class RecipeEntry(BaseModel):
     origin: Origin
     score: float | None = Field(None, ge=0)
     study: str | None = None
+    interval: ParameterInterval | None = None
+
+    @classmethod
+    def predicted(cls, laws: Laws, pair: FactorPair, max_context: int | None = None) -> RecipeEntry:
+        """Give the entry of a pair by the laws, with L up to `max_context`."""
+        found = laws.predict(pair, max_context)
+        return cls(pair=pair, parameters=found.parameters, origin=Origin.PREDICTED, interval=found.interval)
 
 
 class Recipe(BaseModel):
-    """Entries for any number of pairs; a pair that has none takes the paper's prior."""
+    """Entries for any number of pairs; the laws, or else the paper's prior, speak for all others.
+
+    Attributes
+    ----------
+    dataset : str or None
+    entries : tuple of RecipeEntry
+    laws : Laws or None
+        Fitted to the tuned entries.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str | None = None
     entries: tuple[RecipeEntry, ...] = ()
+    laws: Laws | None = None
 
     @model_validator(mode="after")
     def _pairs_once(self) -> Recipe:
@@ -89,17 +108,37 @@ class Recipe(BaseModel):
 
     def save(self, url: str) -> None:
         """Write the recipe as YAML, whole or not at all."""
-        write_text(url, yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False))
+        content = self.model_dump(mode="json", exclude_none=True)
+        write_text(url, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=108))
 
-    def updated(self, entries: Iterable[RecipeEntry]) -> Recipe:
-        """Give a recipe with these entries in place of the same pairs' old ones; other pairs stay."""
-        new = {entry.pair: entry for entry in entries}
-        kept = tuple(entry for entry in self.entries if entry.pair not in new)
-        return Recipe(dataset=self.dataset, entries=(*kept, *new.values()))
+    def updated(self, entries: Iterable[RecipeEntry], laws: Laws | None = None) -> Recipe:
+        """Give a recipe with these entries in place of the same pairs' old ones; other pairs stay.
+
+        Parameters
+        ----------
+        entries : iterable of RecipeEntry
+            A predicted one does not take the place of a tuned one.
+        laws : Laws, optional
+            In place of the old ones; old predicted entries then follow the new laws too. None: the old stay.
+        """
+        tuned = {entry.pair for entry in self.entries if entry.origin is Origin.TUNED}
+        new = {
+            entry.pair: entry
+            for entry in entries
+            if not (entry.origin is Origin.PREDICTED and entry.pair in tuned)
+        }
+        kept = [
+            RecipeEntry.predicted(laws, entry.pair) if laws and entry.origin is Origin.PREDICTED else entry
+            for entry in self.entries
+            if entry.pair not in new
+        ]
+        return Recipe(dataset=self.dataset, entries=(*kept, *new.values()), laws=laws or self.laws)
 
     def entry(self, pair: FactorPair) -> RecipeEntry:
-        """Give the entry of `pair`, or the paper's prior where there is none."""
+        """Give the entry of `pair`; where there is none, the laws' prediction, or else the paper's prior."""
         for entry in self.entries:
             if entry.pair == pair:
                 return entry
+        if self.laws:
+            return RecipeEntry.predicted(self.laws, pair)
         return RecipeEntry(pair=pair, parameters=paper_prior(pair), origin=Origin.PAPER)

@@ -9,21 +9,20 @@ from typing import Any
 
 from pipeline.files import join, read_bytes
 from pipeline.model_file import CARD, WEIGHTS, load_model
-from pipeline.tracking import Tracker
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def register(
-    tracker: Tracker, run_id: str, model_url: str, name: str, *, crps: float, data_fingerprint: str
+    client: Any, run_id: str, model_url: str, name: str, *, crps: float, data_fingerprint: str
 ) -> str:
-    """Store a model with its run and register it.
+    """Store a model with its run and register it; doing it again changes nothing.
 
     It becomes the champion if there is none, or if it scores better on the same data; else the challenger.
 
     Parameters
     ----------
-    tracker : Tracker
+    client : mlflow.MlflowClient
     run_id : str
     model_url : str
         Folder of the model.
@@ -37,20 +36,43 @@ def register(
     Returns
     -------
     str
-        `models:/NAME@ALIAS`.
+        `models:/NAME@ALIAS`; `models:/NAME/VERSION` if a later model has taken its alias.
     """
-    import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
 
-    client = tracker.client
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for known in client.search_model_versions(f"name = '{name}'"):
-        if known.run_id == run_id and known.tags.get("source") == model_url:
-            return f"models:/{name}/{known.version}"  # the sweep was started again after it had ended
+    known = [
+        version
+        for version in client.search_model_versions(f"name = '{name}'")
+        if version.run_id == run_id and version.tags.get("source") == model_url
+    ]
+    if known:
+        version, settled = str(known[0].version), "alias" in known[0].tags
+    else:
+        _store(client, run_id, model_url)
+        tags = {"test_crps": repr(crps), "data_fingerprint": data_fingerprint, "source": model_url}
+        source = f"runs:/{run_id}/model"
+        made = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
+        version, settled = str(made.version), False
+    if not settled:  # new, or its process was killed before it had an alias
+        champion = _champion(client, name)
+        best = champion is None or str(champion.version) == version
+        alias = CHAMPION if best or _beats(champion, crps, data_fingerprint) else CHALLENGER
+        client.set_registered_model_alias(name, alias, version)
+        client.set_model_version_tag(name, version, "alias", alias)
+    aliases = client.get_registered_model(name).aliases
+    held = next((alias for alias in (CHAMPION, CHALLENGER) if str(aliases.get(alias)) == version), None)
+    return f"models:/{name}@{held}" if held else f"models:/{name}/{version}"
+
+
+def _store(client: Any, run_id: str, model_url: str) -> None:
+    """Put a model among its run's artifacts."""
+    import mlflow.pyfunc
+
     with tempfile.TemporaryDirectory() as folder:
         data, packed = Path(folder) / "data", Path(folder) / "model"
         data.mkdir()
@@ -60,31 +82,23 @@ def register(
             packed, loader_module="pipeline.registry", data_path=str(data), pip_requirements=["finescale"]
         )
         client.log_artifacts(run_id, str(packed), "model")
-    champion = _champion(client, name)
-    version = client.create_model_version(
-        name,
-        source=f"runs:/{run_id}/model",
-        run_id=run_id,
-        tags={"test_crps": repr(crps), "data_fingerprint": data_fingerprint, "source": model_url},
-    ).version
-    better = champion is None or (
-        champion.get("data_fingerprint") == data_fingerprint and crps < float(champion["test_crps"])
-    )
-    alias = CHAMPION if better else CHALLENGER
-    client.set_registered_model_alias(name, alias, version)
-    return f"models:/{name}@{alias}"
 
 
-def _champion(client: Any, name: str) -> Mapping[str, str] | None:
+def _champion(client: Any, name: str) -> Any | None:
+    """Give the version in use."""
     from mlflow.exceptions import MlflowException
 
     try:
-        tags: Mapping[str, str] = client.get_model_version_by_alias(name, CHAMPION).tags
+        return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise  # a server in trouble is no reason to promote a model
         return None
-    return tags
+
+
+def _beats(champion: Any, crps: float, data_fingerprint: str) -> bool:
+    tags = champion.tags
+    return tags.get("data_fingerprint") == data_fingerprint and crps < float(tags["test_crps"])
 
 
 class _Predictor:

@@ -1,37 +1,37 @@
-"""What MLflow is told. With `registry`, the only file that knows MLflow.
+"""What MLflow is told. With `delivery` and `registry`, the only file that knows MLflow.
 
 The driver alone writes, so one process owns every run and can end it. A sweep that is started again finds its
-runs by their `finescale.key` and goes on with them.
+runs by their `finescale.key` and goes on with them. What is recorded goes through an outbox: the driver never
+waits for the server, and nothing is lost while it does not answer.
 """
 
 from __future__ import annotations
 
 import base64
 import http.client
-import logging
 import math
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline import __version__
 from pipeline.config import TrackingSettings
+from pipeline.delivery import KEY, PARENT, SWEEP, Delivery
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError
 from pipeline.files import join, resolve
+from pipeline.outbox import Outbox
 
-log = logging.getLogger(__name__)
+__all__ = ["KEY", "PARENT", "SWEEP", "Status", "Tracker", "check_reachable", "default_uri", "tracking_uri"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view for training runs
-KEY, SWEEP, PARENT = "finescale.key", "finescale.sweep", "mlflow.parentRunId"
 
 
 def tracking_uri(settings: TrackingSettings, output: str) -> str:
@@ -80,16 +80,21 @@ def check_reachable(uri: str) -> None:
 
 
 class Tracker:
-    """Runs of one sweep.
+    """Runs of one sweep, each addressed by its key.
 
     Parameters
     ----------
     uri : str
     experiment : str
     output : str
-        Where artifacts go when the database is local.
+        Where artifacts go when the database is local, and what MLflow has not taken yet.
     tags : mapping
-        Put on every run.
+        Put on every run; `finescale.sweep` names the sweep.
+
+    Raises
+    ------
+    UserError
+        If MLflow does not answer now, or does not take the experiment.
     """
 
     def __init__(self, uri: str, experiment: str, output: str, tags: Mapping[str, str]) -> None:
@@ -102,46 +107,42 @@ class Tracker:
         try:
             mlflow.set_tracking_uri(uri)
             self.client = mlflow.MlflowClient(tracking_uri=uri)
-            found = self.client.get_experiment_by_name(experiment)
-            self.experiment_id: str = (
-                found.experiment_id
-                if found
-                else self.client.create_experiment(experiment, _artifacts(uri, output), _EXPERIMENT_TAGS)
-            )
+            self.experiment_id = self._experiment(experiment, _artifacts(uri, output))
+            self._delivery = Delivery(self.client, self.experiment_id, {**tags, **_code_tags()})
+            self._status, doubles = self._delivery.find()
         except MlflowException as error:
             reason = without_secrets(" ".join(str(error).split())[:300])
             raise UserError(f"MLflow {without_secrets(uri)}: {reason}") from error
-        if found and found.lifecycle_stage != "active":
+        self._outbox = Outbox(
+            None if "://" in output else join(resolve(output), "tracking", f"{tags[SWEEP]}.jsonl"),
+            self._delivery,
+            server=f"MLflow {without_secrets(uri)}",
+        )
+        self._settle(doubles)
+
+    def _experiment(self, name: str, artifacts: str | None) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            made: str = self.client.create_experiment(name, artifacts, _EXPERIMENT_TAGS)
+            return made
+        if found.lifecycle_stage != "active":
             raise UserError(
-                f"MLflow {without_secrets(uri)}: experiment {experiment!r} is deleted there; restore it, or "
+                f"MLflow {without_secrets(self.uri)}: experiment {name!r} is deleted there; restore it, or "
                 "give another with --set tracking.experiment=NAME"
             )
-        self._tags = {
-            **tags,
-            "finescale.version": __version__,
-            "mlflow.source.name": Path(sys.argv[0]).name,
-            **_git_commit(),
-        }
-        self._open: set[str] = set()
-        self._existing = self._find_existing(tags[SWEEP])
+        there: str = found.experiment_id
+        return there
 
-    def _find_existing(self, sweep: str) -> dict[str, str]:
-        """Find this sweep's earlier runs by key; those that a killed driver left RUNNING are ended."""
-        from mlflow.entities import ViewType
-
-        existing: dict[str, str] = {}
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], f"tags.`{SWEEP}` = '{sweep}'", ViewType.ACTIVE_ONLY, page_token=token
-            )
-            for run in page:
-                existing[run.data.tags.get(KEY, "")] = run.info.run_id
-                if run.info.status == "RUNNING":
-                    self.client.set_terminated(run.info.run_id, "KILLED")
-            token = page.token
-            if not token:
-                return existing
+    def _settle(self, doubles: Mapping[str, str]) -> None:
+        """End what a killed driver left RUNNING, once what it left to deliver has been delivered."""
+        for record in self._outbox.recovered:
+            if record["kind"] in ("start", "end"):
+                self._status[record["key"]] = record.get("status", "RUNNING")
+        for run_id, key in doubles.items():
+            self._put("discard", key, run_id=run_id)
+        for key, status in self._status.items():
+            if status not in get_args(Status):
+                self.end(key, "KILLED")
 
     def start(
         self,
@@ -152,72 +153,93 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> str:
-        """Begin a run, or go on with the one of an earlier start; gives its id."""
-        all_tags = {**self._tags, **(tags or {}), KEY: key} | ({PARENT: parent} if parent else {})
-        if key in self._existing:
-            run_id = self._existing[key]
-            self.client.update_run(run_id, status="RUNNING")
-            for tag, value in all_tags.items():
-                self.client.set_tag(run_id, tag, value)
-        else:
-            run_id = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name).info.run_id
-            self._existing[key] = run_id
-            self._params(run_id, params or {})
-        self._open.add(run_id)
-        return run_id
+        """Begin a run, or go on with the one of an earlier start, whose parameters stay.
 
-    def _params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
+        Parameters
+        ----------
+        key : str
+            What finds the run again.
+        name : str
+            For people.
+        parent : str, optional
+            Key of a run that was started before.
+        tags, params : mapping, optional
 
-        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        Returns
+        -------
+        str
+            The key.
+        """
+        self._put(
+            "start", key, name=name, parent=parent, tags=_texts(tags or {}), params=_texts(params or {})
+        )
+        self._status[key] = "RUNNING"
+        return key
 
-    def metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    def metrics(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record values; what is not finite is left out, a chart could not show it."""
-        from mlflow.entities import Metric
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        if finite:
+            self._put("metrics", run, metrics=finite, step=int(step))
 
-        now = int(time.time() * 1000)
-        batch = [
-            Metric(name, float(value), now, step) for name, value in metrics.items() if math.isfinite(value)
-        ]
-        self._safely(lambda: self.client.log_batch(run_id, metrics=batch))
-
-    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
-        from mlflow.entities import RunTag
+        self._put("tag", run, tags=_texts(tags))
 
-        batch = [RunTag(name, value) for name, value in tags.items()]
-        self._safely(lambda: self.client.log_batch(run_id, tags=batch))
-
-    def text(self, run_id: str, name: str, content: str) -> None:
+    def text(self, run: str, name: str, content: str) -> None:
         """Store a text file with a run."""
-        self._safely(lambda: self.client.log_text(run_id, content, name))
+        self.image(run, name, content.encode())
 
-    def image(self, run_id: str, name: str, png: bytes) -> None:
+    def image(self, run: str, name: str, png: bytes) -> None:
         """Store a picture with a run."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(name).name
-            path.write_bytes(png)
-            self._safely(lambda: self.client.log_artifact(run_id, str(path), str(Path(name).parent)))
+        self._put("artifact", run, name=name, content=base64.b64encode(png).decode())
 
-    def end(self, run_id: str, status: Status) -> None:
+    def register(self, run: str, model_url: str, name: str, *, crps: float, data_fingerprint: str) -> None:
+        """Store a model with its run and register it; `registered` tells what came of it."""
+        score = {"crps": float(crps), "data_fingerprint": data_fingerprint}
+        self._put("register", run, model_url=model_url, name=name, **score)
+
+    def end(self, run: str, status: Status) -> None:
         """End a run with the truth about it."""
-        self._open.discard(run_id)
-        self._safely(lambda: self.client.set_terminated(run_id, status))
+        self._put("end", run, status=status)
+        self._status[run] = status
 
     def end_all(self, status: Status) -> None:
         """End every run that is still open."""
-        for run_id in sorted(self._open):
-            self.end(run_id, status)
+        for key in sorted(key for key, now in self._status.items() if now == "RUNNING"):
+            self.end(key, status)
 
-    @staticmethod
-    def _safely(write: Callable[[], Any]) -> None:
-        """Write; a server that fails in mid-sweep costs a record and a warning, not the sweep."""
-        from mlflow.exceptions import MlflowException
+    def status(self, key: str) -> str | None:
+        """Tell how a run of this sweep stands, by what was recorded last; None: there is no such run."""
+        return self._status.get(key)
 
-        try:
-            write()
-        except (MlflowException, OSError) as error:
-            log.warning("MLflow did not take a record: %s", " ".join(str(error).split())[:200])
+    def run_id(self, key: str) -> str | None:
+        """Give MLflow's id of a run; None while MLflow has not heard of it."""
+        return self._delivery.run_ids.get(key)
+
+    def registered(self, run: str) -> str | None:
+        """Give `models:/NAME@ALIAS` of a run's model; None while MLflow has not registered it."""
+        return self._delivery.registered.get(run)
+
+    @property
+    def pending(self) -> int:
+        """Number of records that MLflow has not taken yet."""
+        return self._outbox.pending
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until MLflow has taken everything, at most `timeout` seconds; tells whether it has."""
+        return self._outbox.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Flush and stop; with a local output, what is left is delivered when the sweep is started again."""
+        return self._outbox.close(timeout)
+
+    def _put(self, kind: str, key: str, **content: Any) -> None:
+        self._outbox.put({"kind": kind, "key": key, "time": int(time.time() * 1000), **content})
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items()}
 
 
 def _artifacts(uri: str, output: str) -> str | None:
@@ -226,6 +248,15 @@ def _artifacts(uri: str, output: str) -> str | None:
         return None
     folder = resolve(join(output, "mlartifacts"))
     return folder if "://" in folder else Path(folder).as_uri()
+
+
+def _code_tags() -> dict[str, str]:
+    """Say what made the runs."""
+    return {
+        "finescale.version": __version__,
+        "mlflow.source.name": Path(sys.argv[0]).name,
+        **_git_commit(),
+    }
 
 
 def _git_commit() -> dict[str, str]:

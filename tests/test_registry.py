@@ -32,7 +32,10 @@ def put(tracker, model_url, request):
 
     def put_(crps, fingerprint="f", key=None):
         run = tracker.start(key or f"{name}/{crps}", "study")
-        uri = register(tracker, run, model_url, name, crps=crps, data_fingerprint=fingerprint)
+        assert tracker.flush(20)
+        uri = register(
+            tracker.client, tracker.run_id(run), model_url, name, crps=crps, data_fingerprint=fingerprint
+        )
         tracker.end(run, "FINISHED")
         return uri.removeprefix(f"models:/{name}")
 
@@ -61,8 +64,46 @@ def test_other_data_never_takes_the_place(put, tracker):
 
 def test_the_same_result_again_makes_no_version(put, tracker):
     put(0.5, key="k")
-    assert put(0.5, key="k") == "/1"
+    assert put(0.5, key="k") == "@champion"
     assert len(tracker.client.search_model_versions(f"name = '{put.name}'")) == 1
+
+
+def test_the_same_result_again_moves_no_alias(put, tracker):
+    assert put(0.5, key="old") == "@champion"
+    assert put(0.6, key="worse") == "@challenger"
+    assert put(0.4, key="better") == "@champion"
+    assert put(0.7, key="worst") == "@challenger"
+    assert [put(0.5, key="old"), put(0.6, key="worse")] == ["/1", "/2"]
+    assert (version(tracker, put, "champion"), version(tracker, put, "challenger")) == (3, 4)
+
+
+@pytest.mark.parametrize("alias_set", [False, True])
+def test_killed_while_registering(put, tracker, monkeypatch, alias_set):
+    """Between the version and its alias, or between the alias and the note of it."""
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    put(0.5, key="other")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            tracker.client, "set_model_version_tag" if alias_set else "set_registered_model_alias", die
+        )
+        with pytest.raises(KeyboardInterrupt):
+            put(0.4, key="k")
+    assert version(tracker, put, "champion") == (2 if alias_set else 1)
+    assert put(0.4, key="k") == "@champion"
+    assert tracker.client.get_registered_model(put.name).aliases == {"champion": 2}
+    assert len(tracker.client.search_model_versions(f"name = '{put.name}'")) == 2
+
+
+def test_registered_by_the_tracker(put, tracker, model_url):
+    run = tracker.start("by the tracker", "study")
+    tracker.register(run, model_url, put.name, crps=0.5, data_fingerprint="f")
+    assert tracker.flush(60)
+    assert tracker.registered(run) == f"models:/{put.name}@champion"
+    found = tracker.client.get_model_version_by_alias(put.name, "champion")
+    assert (found.run_id, found.tags["test_crps"]) == (tracker.run_id(run), "0.5")
 
 
 def test_a_server_in_trouble_promotes_nothing(put, tracker, monkeypatch):

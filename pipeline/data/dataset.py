@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-from tqdm import tqdm
-
 from pipeline.config import DataSettings
 from pipeline.data.manifest import MANIFEST
 from pipeline.data.store import FieldStore, write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
 from pipeline.errors import UserError
 from pipeline.files import exists, join
+from pipeline.progress import progress
 
 
 def open_dataset(settings: DataSettings, output: str) -> FieldStore:
@@ -33,11 +32,7 @@ def open_dataset(settings: DataSettings, output: str) -> FieldStore:
         except UserError as error:
             raise UserError(f"{error}; or delete {url}, it is made again") from error
     y, x = synthetic_coordinates(synthetic)
-    with tqdm(total=synthetic.frames, desc="synthetic rain", unit="frame", disable=None) as bar:
-
-        def advance(frames: int) -> None:
-            bar.update(frames)
-
+    with progress("synthetic rain", synthetic.frames, "frames") as advance:
         return write_store(
             url,
             synthetic_rain(synthetic),

@@ -18,6 +18,7 @@ from pipeline.evaluation.scores import (
     ScoreAccumulator,
     crps_skill,
 )
+from pipeline.evaluation.statistics import Statistics
 from pipeline.models.family import SuperResolutionModel
 
 
@@ -31,12 +32,15 @@ class Evaluation:
     mean : DeterministicScores
         Of the model's conditional mean alone.
     nearest, bicubic : DeterministicScores
+    statistics : Statistics
+        The ensemble's sums per window, in the order of the windows.
     """
 
     ensemble: EnsembleScores
     mean: DeterministicScores
     nearest: DeterministicScores
     bicubic: DeterministicScores
+    statistics: Statistics
 
     @property
     def crps_skill(self) -> float:
@@ -93,7 +97,11 @@ def evaluate(
         }
         for name, field in predictions.items():
             fields[name].update(field, part.fine, part.mask)
-    return Evaluation(ensemble.result(), *(accumulator.result() for accumulator in fields.values()))
+    return Evaluation(
+        ensemble=ensemble.result(),
+        statistics=ensemble.statistics,
+        **{name: accumulator.result() for name, accumulator in fields.items()},
+    )
 
 
 def batches(windows: Windows, size: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Pictures of a super-resolved window and of a sweep, as matplotlib figures that the caller saves.
+"""Pictures of a super-resolved window, as matplotlib figures that the caller saves.
 
 Figures are made as objects, without pyplot: nothing global stays behind in a worker, no display is needed.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ _MISSING = "0.72"
 _DRY = "white"
 _ROWS = 3  # fine frames shown at most
 _MEMBERS = 3  # members shown at most
-_COLOURS = {"bicubic": "0.55", "prior": "#E69F00", "tuned": "#0072B2"}  # Okabe and Ito, for the colour-blind
 
 
 def panel(
@@ -130,97 +128,6 @@ def panel(
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.tick_params(labelsize=9)
     figure.suptitle(title, fontsize=12, x=left / size[0], y=1 - 0.1 / size[1], ha="left", va="top")
-    return figure
-
-
-@dataclass(frozen=True)
-class SweepRow:
-    """One pair of a sweep's summary; scores in the data's units, on the same windows.
-
-    Attributes
-    ----------
-    pair : str
-        Label, as in `10x3`.
-    bicubic_mae, prior_crps, tuned_crps : float or None
-        None: not known, not drawn.
-    beta, context : float, int
-        The tuned values.
-    """
-
-    pair: str
-    bicubic_mae: float | None
-    prior_crps: float | None
-    tuned_crps: float | None
-    beta: float
-    context: int
-
-
-def sweep_figure(
-    rows: Sequence[SweepRow], units: str, title: str = "Tuned against the paper's prior"
-) -> Figure:
-    """Draw a sweep's summary: per pair the scores of bicubic, the prior and the tuned values on one line.
-
-    Bicubic's MAE is its CRPS, so the three stand on one axis; further left is better. Beside each line stand
-    the tuned beta and L, and the CRPS saved against the prior.
-
-    Parameters
-    ----------
-    rows : sequence of SweepRow
-        In the order to be drawn, from the top.
-    units : str
-        Of the scores.
-    title : str
-        Above the chart.
-    """
-    columns = ((1.04, "beta"), (1.19, "L"), (1.27, "CRPS vs prior"))  # in widths of the axes
-    size = (8.0, 1.75 + 0.42 * max(len(rows), 1))
-    figure = Figure(figsize=size, dpi=130)
-    axes = figure.add_axes((0.09, 0.72 / size[1], 0.61, 1 - (0.72 + 1.03) / size[1]))
-    labelled = {
-        "bicubic": ("bicubic (MAE)", [row.bicubic_mae for row in rows], "s", False),
-        "prior": ("paper's prior (CRPS)", [row.prior_crps for row in rows], "o", False),
-        "tuned": ("tuned (CRPS)", [row.tuned_crps for row in rows], "o", True),
-    }
-    for y, row in enumerate(rows):
-        known = [score for score in (row.bicubic_mae, row.prior_crps, row.tuned_crps) if score is not None]
-        if known:
-            axes.plot([min(known), max(known)], [y, y], color="0.85", linewidth=2, zorder=1)
-        saved = ""
-        if row.prior_crps and row.tuned_crps is not None:
-            saved = f"{100 * (row.tuned_crps / row.prior_crps - 1):+.1f} %"
-        texts = (f"{row.beta:.3g}", str(row.context), saved)
-        for (x, _), text in zip(columns, texts, strict=True):
-            axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
-    for name, (label, scores, marker, full) in labelled.items():
-        at = [(score, y) for y, score in enumerate(scores) if score is not None]
-        face = _COLOURS[name] if full else "white"
-        axes.scatter(
-            [x for x, _ in at],
-            [y for _, y in at],
-            label=label,
-            marker=marker,
-            s=55,
-            facecolor=face,
-            edgecolor=_COLOURS[name],
-            linewidth=1.8,
-            zorder=3 if full else 2,
-        )
-    across = axes.get_yaxis_transform()
-    for x, heading in columns:
-        axes.text(x, -0.75, heading, transform=across, va="center", fontsize=9, color="0.35")
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.06)
-    axes.set_yticks(range(len(rows)), [row.pair for row in rows], fontsize=11)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"score on held-out windows, {units} (lower is better)", fontsize=10)
-    axes.grid(axis="x", color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.suptitle(title, fontsize=12, x=0.02, y=1 - 0.1 / size[1], ha="left", va="top")
-    figure.legend(
-        loc="upper left", bbox_to_anchor=(0.01, 1 - 0.34 / size[1]), ncols=3, frameon=False, fontsize=9
-    )
     return figure
 
 

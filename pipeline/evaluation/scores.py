@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from pipeline.evaluation.spectra import SpectralStatistics, log_spectral_distance, spectral_statistics
 from pipeline.evaluation.statistics import (
     ConservationStatistics,
     Statistics,
@@ -138,6 +139,8 @@ class EnsembleScores:
         In the field's units; the last three are of the ensemble mean.
     spread_skill_ratio, conservation_tile, conservation_tile_worst, conservation_cell : float
         Ratios.
+    log_spectral_distance : float
+        In dB.
     windows, members : int
         How many windows were scored, with how many members each.
     """
@@ -150,6 +153,7 @@ class EnsembleScores:
     conservation_tile: float
     conservation_tile_worst: float
     conservation_cell: float
+    log_spectral_distance: float
     windows: int
     members: int
 
@@ -201,6 +205,7 @@ class ScoreAccumulator:
         self.pair, self._whole_cells = pair, whole_cells
         self._parts: list[Statistics] = []
         self._conservation: list[ConservationStatistics] = []
+        self._spectra: list[SpectralStatistics] = []
 
     def update(
         self, members: Tensor, truth: Tensor, mask: Tensor, coarse: Tensor, coarse_mask: Tensor
@@ -223,12 +228,19 @@ class ScoreAccumulator:
         statistics = ensemble_statistics(members, truth, mask)
         counted = torch.ones_like(mask) if self._whole_cells else mask
         self._conservation.append(conservation_statistics(members, counted, coarse, coarse_mask, self.pair))
+        self._spectra.append(spectral_statistics(members, truth, mask))
         self._parts.append(statistics)
 
     @property
     def statistics(self) -> Statistics:
         """The sums of all windows so far."""
         return _merge(self._parts)
+
+    @property
+    def spectra(self) -> SpectralStatistics:
+        """The spectra of all windows so far."""
+        first, *others = self._spectra
+        return first.merge(*others)
 
     @property
     def conservation(self) -> ConservationStatistics:
@@ -255,6 +267,7 @@ class ScoreAccumulator:
             conservation_tile=conservation_tile(conservation),
             conservation_tile_worst=conservation_tile_worst(conservation),
             conservation_cell=conservation_cell(conservation),
+            log_spectral_distance=log_spectral_distance(self.spectra),
             windows=s.windows,
             members=s.members,
         )

@@ -20,7 +20,7 @@ from pipeline.data.coarsen import block_sum, spread
 from pipeline.factors import FactorPair
 
 
-class _PerWindow:
+class PerWindow:
     """Base of frozen dataclasses whose tensors have one value per window."""
 
     def merge(self, *others: Self) -> Self:
@@ -45,7 +45,7 @@ class _PerWindow:
 
 
 @dataclass(frozen=True)
-class Statistics(_PerWindow):
+class Statistics(PerWindow):
     """Sums over the valid pixels of each window; every tensor is (B,), float64, on the CPU.
 
     A deterministic field is the ensemble whose members agree: its CRPS is its absolute error, its variance 0.
@@ -96,7 +96,7 @@ class Statistics(_PerWindow):
 
 
 @dataclass(frozen=True)
-class ConservationStatistics(_PerWindow):
+class ConservationStatistics(PerWindow):
     """How far each window's members are from the coarse amounts; tensors are (B,), float64, on the CPU.
 
     With n_c the number of valid pixels in cell c, X_c its coarse value and S_ic the sum of member i over

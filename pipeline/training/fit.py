@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import torch
@@ -42,6 +42,8 @@ def fit(
     cache: StageCache | None = None,
     checkpoint_url: str | None = None,
     on_report: Callable[[StepReport], None] | None = None,
+    rungs: Collection[int] = (),
+    on_rung: Callable[[int, SuperResolutionModel], None] | None = None,
 ) -> SuperResolutionModel:
     """Train all stages of a model.
 
@@ -59,9 +61,14 @@ def fit(
         Prefix of the files that unfinished stages are kept in.
     on_report : callable, optional
         Called as `train_stage` does; a stage that comes from the cache reports once, with a loss of NaN.
+    rungs : collection of int
+        Steps of the last stage after which `on_rung` may look at the model; only there can it sample.
+    on_rung : callable, optional
+        Called with the step and the model; it may raise to end the training.
     """
     model = build_model(spec, seed)
-    for stage in type(model).stages(spec.settings, settings):
+    stages = type(model).stages(spec.settings, settings)
+    for stage in stages:
         state = cache.fetch_or_claim(stage, spec) if cache is not None else None
         if state is not None:
             model.load_stage(stage, state)
@@ -75,10 +82,23 @@ def fit(
             if on_report:
                 on_report(step)
 
-        checkpoint = StageCheckpoint(f"{checkpoint_url}-{stage.name}.ckpt") if checkpoint_url else None
         train_stage(
-            model, stage, windows, settings, seed=seed, device=device, checkpoint=checkpoint, on_report=report
+            model,
+            stage,
+            windows,
+            settings,
+            seed=seed,
+            device=device,
+            checkpoint=StageCheckpoint(checkpoint_file(checkpoint_url, stage)) if checkpoint_url else None,
+            on_report=report,
+            rungs=rungs if stage is stages[-1] else (),
+            on_rung=(lambda step: on_rung(step, model)) if on_rung else None,
         )
         if cache is not None:
             cache.publish(stage, spec, model.stage_state(stage))
     return model.to(device).eval().requires_grad_(False)
+
+
+def checkpoint_file(prefix: str, stage: Stage) -> str:
+    """Name the file that an unfinished stage is kept in."""
+    return f"{prefix}-{stage.name}.ckpt"

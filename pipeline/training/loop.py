@@ -6,8 +6,9 @@ and ends with the same weights as an undisturbed one.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,8 @@ def train_stage(
     device: torch.device,
     checkpoint: StageCheckpoint | None = None,
     on_report: Callable[[StepReport], None] | None = None,
+    rungs: Collection[int] = (),
+    on_rung: Callable[[int], None] | None = None,
 ) -> None:
     """Train the parameters of one stage; the averaged (EMA) weights are in the model when it returns.
 
@@ -74,6 +77,10 @@ def train_stage(
         Where an unfinished stage is kept; training carries on from it, and it is removed at the end.
     on_report : callable, optional
         Called every `report_every` steps and at the last.
+    rungs : collection of int
+        Steps after which `on_rung` is called, while the model holds the averaged weights, ready to sample.
+        What it raises ends the training; what it is told once it is told again if a kill undid the step.
+    on_rung : callable, optional
 
     Raises
     ------
@@ -123,15 +130,37 @@ def train_stage(
             losses.clear()
             if on_report:
                 on_report(StepReport(stage.name, done, stage.steps, mean_loss, rate, float(norm)))
+        if on_rung and done in rungs:  # before the checkpoint: a rung that has been passed was looked at
+            with _averaged(model, named, average):
+                on_rung(done)
         if checkpoint and saves:
             checkpoint.save(done, model, optimizer, average)
 
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(average[name])
+    _copy(average, named)
     model.eval().requires_grad_(False)
     if checkpoint:
         checkpoint.remove()
+
+
+@contextlib.contextmanager
+def _averaged(
+    model: SuperResolutionModel, named: dict[str, nn.Parameter], average: dict[str, Tensor]
+) -> Iterator[None]:
+    """Put the averaged weights into the model for a while; training goes on from its own."""
+    own = {name: parameter.detach().clone() for name, parameter in named.items()}
+    _copy(average, named)
+    model.eval()
+    try:
+        yield
+    finally:
+        _copy(own, named)
+        model.train()
+
+
+def _copy(values: dict[str, Tensor], named: dict[str, nn.Parameter]) -> None:
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(values[name])
 
 
 def _rate_factor(step: int, steps: int, warmup: int) -> float:

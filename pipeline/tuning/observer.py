@@ -1,32 +1,32 @@
-"""What is shown and recorded while a sweep runs: a bar, a line per finished trial, a run per trial."""
+"""What is shown and recorded while trials run: a table, a line per ended trial, a run per trial."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.tune import Callback
-from tqdm import tqdm
 
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.tracking import Status, Tracker
+from pipeline.tracking import Tracker
+from pipeline.tuning.live import LiveTable
+from pipeline.tuning.outcome import Outcome
+from pipeline.tuning.runs import end_run, run_key, start_run
 from pipeline.tuning.study import PairStudy
 
 
 class SweepObserver(Callback):
-    """Told by Ray Tune, in the driver, of everything that trials report.
+    """Told by Ray Tune, in the driver, of everything that trials report; Tune tells the studies first.
 
     Parameters
     ----------
     tracker : Tracker
     studies : mapping of FactorPair to PairStudy
-    study_runs : mapping of FactorPair to str
-        Run id of each study, the parent of its trials.
-    steps_per_trial : int
-        Training steps of a trial that shares nothing.
+    table : LiveTable
+    last_stage : str
+        Name of the stage after which a trial is scored.
     forget : callable
         Told the id of every trial that has ended, so that none waits for a stage it had claimed.
     """
@@ -35,112 +35,84 @@ class SweepObserver(Callback):
         self,
         tracker: Tracker,
         studies: Mapping[FactorPair, PairStudy],
-        study_runs: Mapping[FactorPair, str],
-        steps_per_trial: int,
+        table: LiveTable,
+        last_stage: str,
         forget: Callable[[str], None],
     ) -> None:
-        self._tracker, self._studies, self._study_runs = tracker, studies, study_runs
-        self._steps_per_trial, self._forget = steps_per_trial, forget
-        self._runs: dict[str, str] = {}
-        self._steps: dict[str, dict[str, int]] = {}
+        self._tracker, self._studies, self._table = tracker, studies, table
+        self._last_stage, self._forget = last_stage, forget
         self._started: dict[str, float] = {}
-        wanted = sum(max(0, study.wanted) for study in studies.values())
-        self._bar = tqdm(
-            total=wanted * steps_per_trial,
-            unit="step",
-            desc="sweep",
-            file=sys.stderr,
-            disable=None,
-            smoothing=0.05,
-        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything behind: Tune keeps a copy for restoring a run, and the studies know better."""
+        return {}
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to do."""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Open the trial's run."""
-        if trial.trial_id in self._runs:
-            return
-        pair, number = FactorPair.parse(trial.config["pair"]), trial.config["number"]
+        study, number = self._of(trial)
         parameters = ScaleParameters.model_validate(trial.config["parameters"])
-        f = parameters.conservation
         self._started[trial.trial_id] = time.monotonic()
-        self._steps[trial.trial_id] = {}
-        self._runs[trial.trial_id] = self._tracker.start(
-            f"{self._studies[pair].name}/{number}",
-            f"{pair} #{number:02d} beta {parameters.beta:.3g} L {parameters.context}",
-            parent=self._study_runs[pair],
-            tags={"finescale.role": "trial", "finescale.pair": str(pair)},
-            params={
-                "pair": pair, "space": pair.space, "time": pair.time, "trial": number,
-                "beta": parameters.beta, "context": parameters.context,
-                "power": f.power, "threshold": f.threshold, "scope": f.scope.value,
-            },
-        )  # fmt: skip
+        self._table.started(study.pair, number, parameters)
+        start_run(self._tracker, study, number, parameters)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Record progress or the scores."""
-        run = self._runs[trial.trial_id]
-        if "step" in result:
-            stage, step = result["stage"], result["step"]
-            self._advance(trial.trial_id, stage, step)
-            if math.isnan(result["loss"]):  # the stage came from the cache: nothing was trained
-                return
-            names = ("loss", "learning_rate", "gradient_norm")
-            self._tracker.metrics(run, {f"{stage}_{name}": result[name] for name in names}, step)
-        elif "metrics" in result:
-            self._tracker.metrics(run, result["metrics"])
-            self._tracker.tag(run, {"finescale.model": result["model_url"]})
+        """Record progress."""
+        study, number = self._of(trial)
+        if "rung" in result:
+            self._tracker.metrics(run_key(study, number), {"rung_crps": result["crps"]}, result["rung"])
+        elif "step" in result:
+            stage, step, cached = result["stage"], result["step"], math.isnan(result["loss"])
+            self._table.progress(study.pair, number, stage, step, result["steps"], cached=cached)
+            if not cached:
+                names = ("loss", "learning_rate", "gradient_norm")
+                metrics = {f"{stage}_{name}": result[name] for name in names}
+                self._tracker.metrics(run_key(study, number), metrics, step)
+            if step == result["steps"] and stage == self._last_stage:
+                self._table.scoring(study.pair, number)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """End the trial's run and say how it did."""
-        result = trial.last_result or {}
-        pair, number = trial.config["pair"], trial.config["number"]
-        if "metrics" in result:
-            crps = result["metrics"]["crps"]
-            study = self._studies[FactorPair.parse(pair)]
-            earlier = [t.crps for t in study.finished if t.number != number]
-            best = "best so far" if crps < min(earlier, default=float("inf")) else f"best {min(earlier):.4g}"
-            parameters = ScaleParameters.model_validate(trial.config["parameters"])
-            count = len(earlier) + 1
-            self._say(
-                f"{pair} trial {count}: CRPS {crps:.4g} ({best}), {parameters}, {self._seconds(trial):.0f} s"
-            )
-            self._finish(trial, "FINISHED")
-        else:
-            self._say(f"{pair} trial #{number} failed: {result.get('failure', 'it ended without a score')}")
-            self._finish(trial, "FAILED")
+        self._end(trial, "it ended without a score")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """End the run of a trial whose process died."""
-        reason = str(trial.get_error() or "its process died").strip().splitlines()[-1][:300]
-        self._say(f"{trial.config['pair']} trial #{trial.config['number']} died: {reason}")
-        self._finish(trial, "FAILED")
+        self._end(trial, str(trial.get_error() or "its process died").strip().splitlines()[-1][:300])
 
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.close()
-
-    def _finish(self, trial: Any, status: Status) -> None:
+    def _end(self, trial: Any, otherwise: str) -> None:
+        """Go by what the study holds: the trial's outcome, or none if it will be repeated."""
         self._forget(trial.trial_id)
-        if trial.trial_id not in self._runs:  # its process died before it began
+        study, number = self._of(trial)
+        outcome = study.outcome(number)
+        name = f"{study.pair} trial {number}"
+        if outcome is None:
+            self._table.ended(study.pair, number, "killed", None)
+            self._table.say(f"{name} died and will be repeated: {otherwise}")
+            self._tracker.end(run_key(study, number), "KILLED")
             return
-        self._advance(
-            trial.trial_id, "rest", self._steps_per_trial - sum(self._steps[trial.trial_id].values())
-        )
-        self._tracker.end(self._runs[trial.trial_id], status)
+        self._table.ended(study.pair, number, outcome.state, outcome.metrics.get("crps"))
+        self._table.say(f"{name}: {self._verdict(study, number, outcome)}, {self._seconds(trial)}")
+        end_run(self._tracker, study, number, outcome)
 
-    def _advance(self, trial_id: str, stage: str, step: int) -> None:
-        before = self._steps[trial_id].get(stage, 0)
-        self._steps[trial_id][stage] = step
-        self._bar.update(step - before)
+    def _verdict(self, study: PairStudy, number: int, outcome: Outcome) -> str:
+        if outcome.state == "failed":
+            return f"failed ({outcome.reason})"
+        if outcome.state == "pruned":
+            step, crps = max(outcome.rungs.items())
+            return f"pruned after step {step} (CRPS {crps:.4g} there), {outcome.parameters}"
+        crps, best = outcome.metrics["crps"], study.best()
+        assert best is not None
+        standing = "best so far" if best.number == number else f"best {best.crps:.4g}"
+        return f"CRPS {crps:.4g} ({standing}), {outcome.parameters}"
 
-    def _seconds(self, trial: Any) -> float:
-        return time.monotonic() - self._started[trial.trial_id]
+    def _of(self, trial: Any) -> tuple[PairStudy, int]:
+        return self._studies[FactorPair.parse(trial.config["pair"])], trial.config["number"]
 
-    @staticmethod
-    def _say(line: str) -> None:
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+    def _seconds(self, trial: Any) -> str:
+        # A process that died before it began was never started.
+        began = self._started.get(trial.trial_id)
+        return "0 s" if began is None else f"{time.monotonic() - began:.0f} s"

@@ -7,15 +7,18 @@ import json
 import re
 from dataclasses import dataclass
 
-from pipeline import __version__
+from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.data.splits import longest_context, split_time
 from pipeline.data.store import FieldStore
 from pipeline.data.windows import check_divides
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
+from pipeline.files import read_text
 from pipeline.models.families import family_stages
-from pipeline.tuning.study import first_points
+from pipeline.recipe import Recipe, RecipeEntry
+from pipeline.tuning.proposal import rung_steps
+from pipeline.tuning.search_space import first_points, source_digest
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,22 @@ class PairPlan:
 
     Attributes
     ----------
-    pair : FactorPair
+    entry : RecipeEntry
+        The pair, and the values that its search is centred on.
     max_context : int
         Largest L that data and settings allow.
     first : tuple of dict
         Points that are tried first, the paper's prior before all.
     """
 
-    pair: FactorPair
+    entry: RecipeEntry
     max_context: int
     first: tuple[dict[str, object], ...]
+
+    @property
+    def pair(self) -> FactorPair:
+        """The pair that is tuned."""
+        return self.entry.pair
 
 
 def plan_sweep(config: Config, shape: tuple[int, int, int]) -> tuple[PairPlan, ...]:
@@ -50,13 +59,27 @@ def plan_sweep(config: Config, shape: tuple[int, int, int]) -> tuple[PairPlan, .
         raise UserError(
             f"tuning.cpus_per_trial: {config.tuning.cpus_per_trial} is too little to run anything"
         )
+    if config.tuning.workers_per_trial > 1:
+        raise UserError(
+            f"tuning.workers_per_trial: {config.tuning.workers_per_trial} processes per trial cannot be "
+            "run yet; leave it at 1 and give each trial a GPU with --set tuning.gpus_per_trial=1"
+        )
     frames, height, width = shape
+    recipe = Recipe.load(config.tuning.recipe) if config.tuning.recipe else Recipe()
     plans = []
     for pair in config.tuning.pairs:
         check_divides(pair, config.data, height, width)
         longest = longest_context(split_time(frames, config.data.split), pair, config.tuning.max_context)
-        plans.append(PairPlan(pair, longest, first_points(config.tuning.search_space, pair, longest)))
+        entry = recipe.entry(pair)
+        plans.append(PairPlan(entry, longest, first_points(config.tuning.search_space, entry, longest)))
     return tuple(plans)
+
+
+def last_rungs(config: Config) -> tuple[int, ...]:
+    """Give the steps of the last stage at which a trial may be pruned; none with several objectives."""
+    if len(config.tuning.objectives) > 1:  # Optuna prunes on one score only
+        return ()
+    return rung_steps(family_stages(config.model, config.training)[-1].steps, config.tuning.pruning)
 
 
 def describe_plan(config: Config, plans: tuple[PairPlan, ...]) -> str:
@@ -68,11 +91,20 @@ def describe_plan(config: Config, plans: tuple[PairPlan, ...]) -> str:
         contexts = len({point.get("context") for point in plan.first})
         for stage in stages:
             alone = trials * stage.steps
-            shared = stage.shareable
+            shared = stage.shareable and config.tuning.share_stages
             most, least = most + alone, least + (contexts * stage.steps if shared else alone)
-        prior = plan.first[0]
-        lines.append(f"  {plan.pair}: first {_brief(prior)}; L up to {plan.max_context}")
+        origin = plan.entry.origin.value
+        lines.append(
+            f"  {plan.pair}: around the {origin} values, L up to {plan.max_context}; "
+            f"first {_brief(plan.first[0])}"
+        )
     lines.append(f"  between {least:,} and {most:,} training steps, as trials share stages or not")
+    rungs = last_rungs(config)
+    if rungs and trials > config.tuning.startup_trials:
+        steps = " and ".join(map(str, rungs))
+        lines.append(f"  pruning after {steps} of the {stages[-1].steps} steps of stage {stages[-1].name}")
+    at_once = len(plans) * config.tuning.at_once
+    lines.append(f"  at most {at_once} trials at once ({config.tuning.at_once} per pair: tuning.at_once)")
     return "\n".join(lines)
 
 
@@ -94,14 +126,23 @@ def sweep_id(config: Config, store: FieldStore) -> str:
         "model": config.model.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json", exclude={"report_every", "checkpoint_every"}),
         "sampling": config.sampling.model_dump(mode="json"),
-        "scoring": config.scoring.model_dump(mode="json", exclude={"batch", "test_windows"}),
-        "search": [config.tuning.search_space, config.tuning.max_context, config.tuning.startup_trials],
+        "scoring": [config.scoring.windows],
+        "search": [source_digest(config.tuning.search_space), *_what_is_searched(config)],
         "seed": config.seed,
         "fingerprint": store.info.fingerprint,
-        "version": __version__,
+        "code": code_version(),
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.tuning.name or plain(store.info.name)}-{digest}"
+
+
+def _what_is_searched(config: Config) -> list[object]:
+    tuning = config.tuning
+    settings = tuning.model_dump(
+        mode="json", include={"objectives", "max_context", "startup_trials", "at_once", "pruning"}
+    )
+    recipe = read_text(tuning.recipe) if tuning.recipe else None
+    return [settings, hashlib.sha256(recipe.encode()).hexdigest() if recipe else None]
 
 
 def plain(name: str) -> str:

@@ -1,195 +1,250 @@
-"""The end of a sweep: test scores of each pair's best model, its registration, table, recipe and figures."""
+"""The end of a sweep: test scores, what retuning gains, laws, recipe, registration, tables and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.config import Config
-from pipeline.data.store import FieldStore
+import torch
+
 from pipeline.environment import remotely, without_secrets
+from pipeline.evaluation.bootstrap import Difference, block_of, crps_difference
+from pipeline.evaluation.evaluate import Evaluation
 from pipeline.factors import FactorPair
-from pipeline.files import exists, join
+from pipeline.files import exists, join, read_text, write_bytes, write_text
+from pipeline.laws import Laws
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tracking import default_uri
-from pipeline.tuning.results import PairResult, table, table_csv
+from pipeline.tuning import compare
+from pipeline.tuning.pictures import pictures_of, showcase
+from pipeline.tuning.plan import plain
+from pipeline.tuning.recipe_fit import Observation, fit_laws
+from pipeline.tuning.results import PairResult, Rival, comparison, table, table_csv, verdict
+from pipeline.tuning.trial import TrialJob, prepared, score_saved
 
 if TYPE_CHECKING:
     from pipeline.tuning.sweep import Sweep
 
 
-def report(sweep: Sweep, summary_run: str, runs: dict[FactorPair, str]) -> bool:
-    """Evaluate, register, print and record; ends the studies' and the summary's runs.
+@dataclass(frozen=True)
+class Findings:
+    """All that a sweep's report is made from.
+
+    Attributes
+    ----------
+    results : list of PairResult
+        Of the pairs with a scored trial.
+    observations : dict
+        Their scored trials, and those of pairs that the sweep tuned before.
+    laws : Laws or None
+        Fitted to them; none without any.
+    showcases : dict
+        A picture (PNG) per pair.
+    """
+
+    results: list[PairResult]
+    observations: dict[FactorPair, Observation]
+    laws: Laws | None
+    showcases: dict[FactorPair, bytes]
+
+
+def report(sweep: Sweep, job: TrialJob, *, train: bool = True) -> bool:
+    """Evaluate, compare, register, print and record; ends the studies' and the summary's runs.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    job : TrialJob
+    train : bool
+        Whether settings to compare with may be trained; else only models that exist are compared.
 
     Returns
     -------
     bool
         Whether every pair has a scored trial.
     """
-    results, pictures = _evaluate(sweep)
-    models = {}
-    for result in results:
-        models[result.pair] = _record_study(sweep, result, runs[result.pair], pictures[result.pair])
-        sweep.tracker.end(runs[result.pair], "FINISHED")
+    found = _find(sweep, job, train=train and sweep.config.tuning.compare)
+    for result in found.results:
+        _record_study(sweep, result)
     for pair, study in sweep.studies.items():
         if study.best() is None:
             print(f"{pair}: no trial could be scored; see its runs for the reasons")
-            sweep.tracker.end(runs[pair], "FAILED")
-
-    text = table(results, sweep.store.info.units)
+            sweep.tracker.end(study.name, "FAILED")
+    text = _text(sweep, found)
     print(f"\n{text}\n")
-    recipe_url = _save_recipe(sweep, results)
-    _record_summary(sweep, summary_run, results, text, recipe_url)
-    if results:
-        most_refined = max(results, key=lambda r: r.pair.pixels_per_cell).pair
-        sweep.tracker.image(summary_run, f"figures/{most_refined}.png", pictures[most_refined])
-    complete = len(results) == len(sweep.studies)
-    sweep.tracker.end(summary_run, "FINISHED" if complete else "FAILED")
-    print(f"recipe: {recipe_url}")
-    for pair, model in models.items():
-        print(f"model of {pair}: {model}")
-    print(f"compare the runs: {_how_to_look(sweep)}")
+    recipe = _save_recipe(sweep, found)
+    folder = _record_summary(sweep, found, text, recipe)
+    complete = len(found.results) == len(sweep.studies)
+    sweep.tracker.end(sweep.name, "FINISHED" if complete else "FAILED")
+    _say_where(sweep, found, folder, recipe)
     return complete
 
 
-def _evaluate(sweep: Sweep) -> tuple[list[PairResult], dict[FactorPair, bytes]]:
-    """Score every pair's best model and its prior's on the test split, and draw the best; all at once."""
+def _find(sweep: Sweep, job: TrialJob, *, train: bool) -> Findings:
+    """Train what is compared with, then score and draw everything at once on the cluster."""
     import ray
 
-    from pipeline.tuning.trial import score_saved
-
-    score, draw = remotely(score_saved, sweep.config), remotely(showcase, sweep.config)
     best = {pair: trial for pair, study in sweep.studies.items() if (trial := study.best()) is not None}
-    prior = {pair: trial for pair in best if (trial := sweep.studies[pair].prior()) is not None}
-    scores = {
-        url: score.remote(sweep.config, sweep.store, url, "test")
-        for url in sorted({trial.model_url for trial in (*best.values(), *prior.values())})
+    observations = {
+        pair: Observation(pair, [(trial.parameters, trial.crps) for trial in study.finished])
+        for pair, study in (sweep.others | sweep.studies).items()
+        if study.finished
     }
-    pictures = {pair: draw.remote(sweep.config, sweep.store, trial.model_url) for pair, trial in best.items()}
-    tested = {url: ray.get(pending).as_metrics() for url, pending in scores.items()}
-    results = [
-        PairResult(
-            pair,
-            trial,
-            tested[trial.model_url],
-            tested[prior[pair].model_url] if pair in prior else None,
-            len(sweep.studies[pair].finished),
+    chosen = compare.rivals(sweep, observations)
+    models = compare.train_rivals(sweep, job, chosen, train=train)
+    print("scoring on the test split", flush=True)
+    score, draw = remotely(score_saved, sweep.config), remotely(showcase, sweep.config)
+    urls = {trial.model_url for trial in best.values()} | {u for of in models.values() for u in of.values()}
+    pending = {url: score.remote(sweep.config, sweep.store, url, "test") for url in sorted(urls)}
+    drawn = {pair: draw.remote(sweep.config, sweep.store, trial.model_url) for pair, trial in best.items()}
+    scores: dict[str, Evaluation] = {url: ray.get(reference) for url, reference in pending.items()}
+    results = []
+    for pair, trial in best.items():
+        tuned, study = scores[trial.model_url], sweep.studies[pair]
+        rivals = {
+            name: Rival(
+                chosen[pair][name],
+                scores[url].ensemble.crps,
+                _difference(sweep, pair, scores[url], tuned),
+            )
+            for name, url in models[pair].items()
+        }
+        results.append(PairResult(pair, trial, tuned.as_metrics(), rivals, study.done, study.pruned))
+    laws = fit_laws(list(observations.values())) if observations else None
+    return Findings(results, observations, laws, {pair: ray.get(one) for pair, one in drawn.items()})
+
+
+def _difference(sweep: Sweep, pair: FactorPair, rival: Evaluation, tuned: Evaluation) -> Difference:
+    """Compare two models on the same test windows."""
+    config = sweep.config
+    windows = prepared(config, sweep.store, pair).scored_windows("test", 1, config.scoring, config.seed)
+    side = config.scoring.block_patches * config.data.patch
+    return crps_difference(
+        rival.statistics,
+        tuned.statistics,
+        block_of(windows.places, config.scoring.block_frames, side),
+        resamples=config.scoring.resamples,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def _record_study(sweep: Sweep, result: PairResult) -> None:
+    """Put a pair's outcome on its run, register its model and end the run."""
+    study, best, tracker = sweep.studies[result.pair], result.best, sweep.tracker
+    parameters = best.parameters
+    f = parameters.conservation
+    tracker.metrics(
+        study.name,
+        {f"test_{name}": value for name, value in result.test.items()}
+        | {"validation_crps": best.crps, "beta": parameters.beta, "context": parameters.context}
+        | {"power": f.power, "threshold": f.threshold}
+        | {f"{_slug(name)}_test_crps": rival.crps for name, rival in result.rivals.items()}
+        | {f"{_slug(name)}_loss": rival.difference.value for name, rival in result.rivals.items()},
+    )
+    tags = {
+        "finescale.pair": str(result.pair), "finescale.best_trial": str(best.number),
+        "finescale.model": best.model_url, "finescale.conservation": str(f),
+    }  # fmt: skip
+    tracker.tag(study.name, tags)
+    if sweep.config.tracking.register_models:
+        tracker.register(
+            study.name,
+            best.model_url,
+            f"finescale-{plain(sweep.store.info.name)}-{result.pair}",
+            crps=result.test["crps"],
+            data_fingerprint=sweep.store.info.fingerprint,
         )
-        for pair, trial in best.items()
-    ]
-    return results, {pair: ray.get(pending) for pair, pending in pictures.items()}
 
 
-def _save_recipe(sweep: Sweep, results: Sequence[PairResult]) -> str:
-    """Write the tuned values, beside those of pairs that the sweep tuned before; gives the URL."""
+def _slug(name: str) -> str:
+    return plain(name.replace("paper's ", "")).replace("-", "_")
+
+
+def _text(sweep: Sweep, found: Findings) -> str:
+    """Give everything that is printed: scores, the comparison, the Pareto sets, what the laws say."""
+    parts = [table(found.results, sweep.store.info.units)]
+    compared = comparison(found.results)
+    if compared:
+        parts.append("\n".join(["does retuning matter?", compared, *verdict(found.results)]))
+    if len(sweep.config.tuning.objectives) > 1:
+        lines = [
+            f"  {pair} #{trial.number}: CRPS {trial.crps:.4g}, log-spectral distance "
+            f"{trial.outcome.metrics['log_spectral_distance']:.3g} dB, {trial.parameters}"
+            for pair, study in sweep.studies.items()
+            for trial in study.pareto()
+        ]
+        parts.append("\n".join(["Pareto sets (validation split)", *lines]))
+    if found.laws is not None:
+        parts.append("\n".join(["scaling laws", *(f"  {line}" for line in found.laws.statements)]))
+    return "\n\n".join(parts)
+
+
+def _save_recipe(sweep: Sweep, found: Findings) -> str:
+    """Write tuned values, laws and predictions, beside pairs that the sweep tuned before; gives the URL."""
     url = join(sweep.config.output, "recipes", f"{sweep.name}.yaml")
     earlier = Recipe.load(url) if exists(url) else Recipe(dataset=sweep.store.info.name)
-    entries = [
+    tuned = [
         RecipeEntry(
             pair=r.pair, parameters=r.best.parameters, origin=Origin.TUNED, score=r.test["crps"],
             study=sweep.studies[r.pair].name,
         )
-        for r in results
+        for r in found.results
     ]  # fmt: skip
-    earlier.updated(entries).save(url)
+    recipe = earlier.updated(tuned, laws=found.laws)
+    known = {entry.pair for entry in recipe.entries if entry.origin is Origin.TUNED}
+    asked = [pair for pair in sweep.config.tuning.predict if pair not in known]
+    if found.laws is not None:
+        recipe = recipe.updated(
+            RecipeEntry(
+                pair=pair, parameters=predicted.parameters, interval=predicted.interval,
+                origin=Origin.PREDICTED,
+            )
+            for pair in asked
+            for predicted in [found.laws.predict(pair)]
+        )  # fmt: skip
+    recipe.save(url)
+    for pair in asked:
+        entry = recipe.entry(pair)
+        print(f"{pair} predicted: {entry.parameters} (90 %: {entry.interval})")
     return url
 
 
-def _record_study(sweep: Sweep, result: PairResult, run: str, picture: bytes) -> str:
-    """Put a pair's outcome on its run and register its model; gives where the model is."""
-    from pipeline.registry import register
-    from pipeline.tuning.plan import plain
-
-    parameters, tracker = result.best.parameters, sweep.tracker
-    tracker.metrics(
-        run,
-        {f"test_{name}": value for name, value in result.test.items()}
-        | {"validation_crps": result.best.crps, "beta": parameters.beta, "context": parameters.context}
-        | {"power": parameters.conservation.power, "threshold": parameters.conservation.threshold}
-        | ({"prior_test_crps": result.prior_test["crps"]} if result.prior_test else {}),
-    )
-    tracker.tag(
-        run,
-        {
-            "finescale.pair": str(result.pair), "finescale.best_trial": str(result.best.number),
-            "finescale.model": result.best.model_url, "finescale.conservation": str(parameters.conservation),
-        },
-    )  # fmt: skip
-    tracker.image(run, "figures/wettest.png", picture)
-    if not sweep.config.tracking.register_models:
-        return result.best.model_url
-    name = f"finescale-{plain(sweep.store.info.name)}-{result.pair}"
-    fingerprint = sweep.store.info.fingerprint
-    return register(
-        tracker, run, result.best.model_url, name, crps=result.test["crps"], data_fingerprint=fingerprint
-    )
+def _record_summary(sweep: Sweep, found: Findings, text: str, recipe: str) -> str:
+    """Put the comparison of all pairs on the sweep's run, and beside it into a folder; gives the folder."""
+    tracker, folder = sweep.tracker, join(sweep.config.output, "reports", sweep.name)
+    texts = {
+        "table.txt": text + "\n",
+        "table.csv": table_csv(found.results),
+        "recipe.yaml": read_text(recipe),
+    }
+    for name, content in texts.items():
+        write_text(join(folder, name), content)
+        tracker.text(sweep.name, name, content)
+    for name, png in pictures_of(sweep, found).items():
+        write_bytes(join(folder, "figures", name), png)
+        tracker.image(sweep.name, f"figures/{name}", png)
+    for pair, png in found.showcases.items():
+        write_bytes(join(folder, "figures", f"{pair}.png"), png)
+        tracker.image(sweep.studies[pair].name, "figures/wettest.png", png)
+        tracker.end(sweep.studies[pair].name, "FINISHED")
+    tracker.tag(sweep.name, {"finescale.pairs": ",".join(map(str, sweep.studies))})
+    for result in found.results:
+        scores = {f"{result.pair}_{name}": result.test[name] for name in ("crps", "crps_skill")}
+        tracker.metrics(sweep.name, scores)
+    return folder
 
 
-def _record_summary(
-    sweep: Sweep, run: str, results: Sequence[PairResult], text: str, recipe_url: str
-) -> None:
-    """Put the comparison of all pairs on the sweep's run."""
-    from pipeline.evaluation.figures import SweepRow, sweep_figure, to_png
-    from pipeline.files import read_text
-
-    tracker, units = sweep.tracker, sweep.store.info.units
-    tracker.text(run, "table.txt", text + "\n")
-    tracker.text(run, "table.csv", table_csv(results))
-    tracker.text(run, "recipe.yaml", read_text(recipe_url))
-    for result in results:
-        tracker.metrics(
-            run,
-            {
-                f"{result.pair}_crps_skill": result.test["crps_skill"],
-                f"{result.pair}_crps": result.test["crps"],
-            },
-        )
-    if not results:
-        return
-    rows = [
-        SweepRow(
-            str(r.pair),
-            r.test["bicubic_mae"],
-            r.prior_test["crps"] if r.prior_test else None,
-            r.test["crps"],
-            r.best.parameters.beta,
-            r.best.parameters.context,
-        )
-        for r in results
-    ]
-    tracker.image(run, "figures/sweep.png", to_png(sweep_figure(rows, units)))
-
-
-def showcase(config: Config, store: FieldStore, model_url: str) -> bytes:
-    """Draw the wettest scored test window of a model: LR, truth, bicubic, mean, members, spread; as PNG."""
-    import torch
-
-    from pipeline.evaluation.baselines import bicubic
-    from pipeline.evaluation.evaluate import batches
-    from pipeline.evaluation.figures import panel, to_png
-    from pipeline.model_file import load_model
-    from pipeline.tuning.trial import prepared
-
-    model = load_model(model_url)
-    pair = model.spec.pair
-    data = prepared(config, store, pair)
-    windows = data.scored_windows("test", model.spec.parameters.context, config.scoring, config.seed)
-    amounts = [float(batch.last.sum()) for batch in batches(windows, 1)]
-    batch = windows.batch([amounts.index(max(amounts))])
-    with torch.no_grad():
-        members = model.sample(batch, config.sampling, config.seed)
-        figure = panel(
-            batch.last[0, 0],
-            batch.fine[0],
-            bicubic(batch.coarse, pair, batch.coarse_mask)[0],
-            model.predict_mean(batch)[0],
-            members[0],
-            batch.mask[0],
-            store.info.units,
-            f"{store.info.name}, factor pair {pair}: {model.spec.parameters}",
-            coarse_mask=batch.last_mask[0, 0],
-        )
-    return to_png(figure)
+def _say_where(sweep: Sweep, found: Findings, folder: str, recipe: str) -> None:
+    tracker = sweep.tracker
+    delivered = tracker.flush(sweep.config.tracking.patience)
+    print(f"figures and tables: {folder}")
+    print(f"recipe: {recipe}")
+    for result in found.results:
+        model = tracker.registered(sweep.studies[result.pair].name) or result.best.model_url
+        print(f"model of {result.pair}: {model}")
+    if not delivered:
+        print("MLflow does not answer: what it lacks is kept, the same command delivers it", flush=True)
+    print(f"compare the runs: {_how_to_look(sweep)}", flush=True)
 
 
 def _how_to_look(sweep: Sweep) -> str:

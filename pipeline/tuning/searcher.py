@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from pipeline.factors import FactorPair
+from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.study import PairStudy
 
 
@@ -25,19 +26,24 @@ class StudySearcher(Searcher):
         super().__init__(metric="crps", mode="min")
         self._studies = studies
         self._asked: dict[str, tuple[FactorPair, int]] = {}
+        self._error: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Give the next trial, None while there is nothing to start, FINISHED when all is done."""
-        waiting = [study for study in self._studies.values() if study.wanted > 0]
-        if not waiting:
-            return Searcher.FINISHED if all(study.done for study in self._studies.values()) else None
-        study = min(waiting, key=lambda s: len(s.finished) + s.running)
-        proposal = study.ask()
+        if self._error is not None:
+            raise self._error
+        studies = self._studies.values()
+        ready = [study for study in studies if study.ready]
+        if not ready:
+            idle = all(study.missing == 0 and study.running == 0 for study in studies)
+            return Searcher.FINISHED if idle else None
+        proposal = min(ready, key=lambda study: study.done + study.running).ask()
         self._asked[trial_id] = (proposal.pair, proposal.number)
         return {
             "pair": str(proposal.pair),
             "number": proposal.number,
             "parameters": proposal.parameters.model_dump(mode="json"),
+            "limits": list(proposal.limits.items()),
         }
 
     def on_trial_complete(
@@ -47,20 +53,14 @@ class StudySearcher(Searcher):
         if trial_id not in self._asked:
             return
         pair, number = self._asked.pop(trial_id)
-        study = self._studies[pair]
-        if error or not result:
-            study.tell_killed(number)
-        elif "failure" in result:
-            study.tell_failure(number, result["failure"])
-        elif "model_url" in result:
-            # Tune flattens results for searchers: {"metrics": {"crps": ...}} comes as {"metrics/crps": ...}
-            prefix = "metrics/"
-            metrics = {
-                name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)
-            }
-            study.tell(number, metrics, result["model_url"])
-        else:
-            study.tell_killed(number)  # it stopped before its score
+        try:
+            if error or not result or "outcome" not in result:
+                self._studies[pair].tell_killed(number)  # its process died, or it stopped before its score
+            else:
+                self._studies[pair].tell(number, Outcome.model_validate_json(result["outcome"]))
+        except Exception as failure:  # Tune would only log it, and the sweep wait for this trial for ever
+            self._error = failure
+            raise
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing to do: progress is for people."""

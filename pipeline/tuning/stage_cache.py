@@ -12,14 +12,15 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from pipeline import __version__
+from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.files import exists, join, read_bytes, read_text, write_bytes, write_text
+from pipeline.models.families import family_stages
 from pipeline.models.family import ModelSpec, Stage
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ class Claims(Protocol):
 
     def release(self, key: str, owner: str) -> None:
         """Give it back."""
+        ...
+
+    def forget(self, owner: str) -> None:
+        """Drop all claims of a trial that has ended."""
         ...
 
 
@@ -78,8 +83,6 @@ class SharedStages:
     claims : Claims
     owner : str
         Name of the trial.
-    steps_saved : int
-        Training steps that came from the cache.
     """
 
     url: str
@@ -87,7 +90,6 @@ class SharedStages:
     data_fingerprint: str
     claims: Claims
     owner: str
-    steps_saved: int = field(default=0)
 
     def fetch_or_claim(self, stage: Stage, spec: ModelSpec) -> dict[str, Tensor] | None:
         """Give the stage's weights, waiting while another trial trains them; None: train them here."""
@@ -98,7 +100,6 @@ class SharedStages:
             state = self._load(key)
             if state is not None:
                 self.claims.release(key, self.owner)
-                self.steps_saved += stage.steps
                 return state
             if self.claims.claim(key, self.owner):
                 # Published between the look and the claim? Then it is there now.
@@ -134,8 +135,9 @@ class SharedStages:
     def _identity(self, stage: Stage, spec: ModelSpec) -> dict[str, Any]:
         parameters = spec.parameters.model_dump(mode="json")
         return {
-            "version": __version__,
+            "code": code_version(),
             "stage": stage.name,
+            "steps": self._steps_up_to(stage),
             "data": self.data_fingerprint,
             "pair": str(spec.pair),
             "parameters": {name: parameters[name] for name in sorted(stage.depends_on)},
@@ -145,11 +147,27 @@ class SharedStages:
             ),
             "model": spec.settings.model_dump(mode="json"),
             "training": self.config.training.model_dump(
-                mode="json", exclude={"report_every", "checkpoint_every"}
+                mode="json",
+                exclude={"report_every", "checkpoint_every"}
+                | {
+                    f"{one.name}_steps" for one in self._stages()
+                },  # those of later stages change nothing here
             ),
             "max_context": self.config.tuning.max_context,
             "seed": self.config.seed,
         }
+
+    def _stages(self) -> tuple[Stage, ...]:
+        return family_stages(self.config.model, self.config.training)
+
+    def _steps_up_to(self, stage: Stage) -> dict[str, int]:
+        """Give the steps of a stage and of those before it, which it may build on."""
+        steps: dict[str, int] = {}
+        for one in self._stages():
+            steps[one.name] = one.steps
+            if one.name == stage.name:
+                break
+        return steps
 
     def _load(self, key: str) -> dict[str, Tensor] | None:
         from safetensors.torch import load

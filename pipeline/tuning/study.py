@@ -1,62 +1,86 @@
 """Optuna studies, one per pair, on durable storage: what has been tried, and what to try next.
 
-Everything here is asked and told by the driver alone. Randomness is keyed by the trial's number, so a
-restarted sweep goes on as the first one would have.
+Everything here is asked and told by the driver alone. A trial has one number for good: one whose process
+died, or whose driver did, waits in the study and is taken up again under its number.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import os
-import warnings
+import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import optuna
-from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config import TuningSettings
-from pipeline.environment import without_secrets
-from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
+from pipeline.recipe import RecipeEntry
+from pipeline.tuning.outcome import Outcome
+from pipeline.tuning.proposal import draw, rung_limits, suggest
+from pipeline.tuning.search_space import load_search_space
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # it sets its own level when imported
+OBJECTIVES = {"crps": "crps", "spectral": "log_spectral_distance"}
+"""The metric behind each name of `tuning.objectives`."""
 
-_RETRY = "attempts"  # marks a trial that repeats one whose process died
+_ATTEMPTS, _OUTCOME, _FIRST = "attempts", "outcome", "first"
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to run."""
+    """A trial to run.
+
+    Attributes
+    ----------
+    pair : FactorPair
+    number : int
+    parameters : ScaleParameters
+    limits : dict
+        By step of the last stage: the highest CRPS with which the trial goes on; None: with any.
+    """
 
     pair: FactorPair
     number: int
     parameters: ScaleParameters
+    limits: dict[int, float | None]
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A trial that was scored.
+class Ended:
+    """A trial that has ended.
 
     Attributes
     ----------
     number : int
-    parameters : ScaleParameters
-    crps : float
-        Fair CRPS on the validation split.
-    metrics : dict
-    model_url : str
+    outcome : Outcome
+    first : bool
+        Whether its point was named by the search space, not drawn.
+    at : datetime
+        When it ended.
     """
 
     number: int
-    parameters: ScaleParameters
-    crps: float
-    metrics: dict[str, float]
-    model_url: str
+    outcome: Outcome
+    first: bool
+    at: datetime
+
+    @property
+    def parameters(self) -> ScaleParameters:
+        """What was tried."""
+        return self.outcome.parameters
+
+    @property
+    def crps(self) -> float:
+        """Fair CRPS on the validation split, of a complete trial."""
+        return self.outcome.metrics["crps"]
+
+    @property
+    def model_url(self) -> str:
+        """Folder of a complete trial's model."""
+        assert self.outcome.model_url is not None
+        return self.outcome.model_url
 
 
 class PairStudy:
@@ -66,36 +90,59 @@ class PairStudy:
     ----------
     storage : optuna storage
     name : str
-        Unique to data, family, settings and pair.
-    pair : FactorPair
+        Unique to data, family, settings, code and pair.
+    entry : RecipeEntry
+        The pair and the values its search is centred on.
     settings : TuningSettings
     max_context : int
         Largest L that can be tried.
+    rungs : tuple of int
+        Steps of the last stage at which a trial may be pruned.
     seed : int
     """
 
     def __init__(
-        self, storage: Any, name: str, pair: FactorPair, settings: TuningSettings, max_context: int, seed: int
+        self,
+        storage: Any,
+        name: str,
+        entry: RecipeEntry,
+        settings: TuningSettings,
+        max_context: int,
+        rungs: tuple[int, ...],
+        seed: int,
     ) -> None:
-        self.name, self.pair, self.max_context = name, pair, max_context
-        self._settings, self._seed = settings, seed
+        self.name, self.pair, self.max_context = name, entry.pair, max_context
+        self._entry, self._settings, self._rungs, self._seed = entry, settings, rungs, seed
         self._space = load_search_space(settings.search_space)
+        self._first = [dict(point) for point in self._space.first_trials(entry, max_context)]
         self._study = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            storage=storage,
+            study_name=name,
+            directions=["minimize"] * len(settings.objectives),
+            load_if_exists=True,
         )
-        self._bury_orphans()
-        for point in self._space.first_trials(pair, max_context):
-            self._study.enqueue_trial(point, skip_if_exists=True)  # once per study, whatever was killed when
+        for trial in self._trials(TrialState.RUNNING):  # an earlier driver died with them
+            self._wait(trial)
 
     @property
-    def finished(self) -> list[Finished]:
+    def finished(self) -> list[Ended]:
         """Scored trials, in the order of their numbers."""
-        return [_finished(trial) for trial in self._trials(TrialState.COMPLETE)]
+        return [_ended(trial) for trial in self._trials(TrialState.COMPLETE)]
+
+    @property
+    def ended(self) -> list[Ended]:
+        """All trials with an outcome: complete, pruned and failed."""
+        return [_ended(trial) for trial in self._trials(*_ENDED)]
+
+    @property
+    def pruned(self) -> int:
+        """Number of trials that were stopped early."""
+        return len(self._trials(TrialState.PRUNED))
 
     @property
     def failures(self) -> int:
-        """Trials that failed for a reason of their own; killed ones do not count."""
-        return sum("reason" in trial.user_attrs for trial in self._trials(TrialState.FAIL))
+        """Number of trials that cannot be scored."""
+        return len(self._trials(TrialState.FAIL))
 
     @property
     def running(self) -> int:
@@ -108,200 +155,154 @@ class PairStudy:
         return self.failures > self._settings.max_failures
 
     @property
-    def wanted(self) -> int:
-        """How many more trials should be started now."""
-        return 0 if self.exhausted else self._settings.trials - len(self.finished) - self.running
+    def done(self) -> int:
+        """Trials that count: complete and pruned ones."""
+        return len(self._trials(TrialState.COMPLETE, TrialState.PRUNED))
 
     @property
-    def done(self) -> bool:
-        """Whether nothing is left to start or to wait for."""
-        return self.wanted <= 0 and self.running == 0
+    def missing(self) -> int:
+        """How many more trials should be started."""
+        return 0 if self.exhausted else max(0, self._settings.trials - self.done - self.running)
 
-    def best(self) -> Finished | None:
-        """Give the trial with the lowest CRPS."""
-        return min(self.finished, key=lambda trial: trial.crps, default=None)
+    @property
+    def ready(self) -> bool:
+        """Whether the next trial may start now: all that it is drawn from have ended."""
+        if self.missing == 0:
+            return False
+        if self._trials(TrialState.WAITING):
+            return True
+        known = self._known(len(self._all()))
+        return all(trial.state in _ENDED for trial in known)
 
-    def prior(self) -> Finished | None:
-        """Give the scored trial of the paper's prior, the first that was enqueued."""
-        first = self._space.first_trials(self.pair, self.max_context)[0]
-        matching = (
-            t for t in self._trials(TrialState.COMPLETE) if {k: t.params.get(k) for k in first} == first
+    def outcome(self, number: int) -> Outcome | None:
+        """Give how a trial ended; None while it waits or runs."""
+        trial = self._all()[number]
+        return _ended(trial).outcome if trial.state in _ENDED else None
+
+    def best(self) -> Ended | None:
+        """Give the trial with the lowest first objective."""
+        metric = OBJECTIVES[self._settings.objectives[0]]
+        return min(self.finished, key=lambda trial: trial.outcome.metrics[metric], default=None)
+
+    def pareto(self) -> list[Ended]:
+        """Give the trials that no other beats in every objective, by the first one."""
+        metric = OBJECTIVES[self._settings.objectives[0]]
+        return sorted(map(_ended, self._study.best_trials), key=lambda trial: trial.outcome.metrics[metric])
+
+    def prior(self) -> Ended | None:
+        """Give the scored trial of the paper's prior, which search spaces name first."""
+        return next((trial for trial in self.finished if trial.number == 0), None)
+
+    def importances(self) -> dict[str, float]:
+        """Give how much of the spread of the CRPS each parameter explains (fANOVA); empty if unknown."""
+        complete = self._trials(TrialState.COMPLETE)
+        if len(complete) < 4 or len({t.values[0] for t in complete}) < 2:
+            return {}
+        return optuna.importance.get_param_importances(
+            self._study,
+            evaluator=optuna.importance.FanovaImportanceEvaluator(seed=self._seed),
+            target=lambda trial: trial.values[0],
         )
-        trial = next(matching, None)
-        return _finished(trial) if trial else None
 
     def ask(self) -> Proposal:
-        """Draw the next trial."""
-        number = len(self._study.get_trials(deepcopy=False))
-        key = f"{self._seed}/{self.name}/{number}"
-        seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = TPESampler(
-                seed=seed,
-                n_startup_trials=self._settings.startup_trials,
-                multivariate=True,
-                group=True,  # a taper has parameters that the identity lacks
-                constant_liar=True,  # what still runs counts as bad, so that neighbours are not tried at once
-            )
-        trial = self._study.ask()
-        try:
-            parameters = self._space.suggest(trial, self.pair, self.max_context)
-        except Exception as error:  # whatever a scientist's function may raise
-            self.tell_failure(trial.number, f"suggest() failed: {_line(error)}")
-            raise _refuse(
-                self._settings.search_space, f"suggest() failed for {self.pair} ({_line(error)})"
-            ) from error
-        trial.set_user_attr("parameters", parameters.model_dump(mode="json"))
-        return Proposal(self.pair, trial.number, parameters)
+        """Take up the trial that waits, or draw the next one; call it only when `ready`."""
+        if not self._trials(TrialState.WAITING):
+            self._draw(len(self._all()))
+        trial = self._study.ask()  # takes the waiting one
+        parameters = suggest(self._space, self._settings.search_space, trial, self._entry, self.max_context)
+        return Proposal(self.pair, trial.number, parameters, self._limits(trial.number))
 
-    def tell(self, number: int, metrics: dict[str, float], model_url: str) -> None:
-        """Record a scored trial."""
-        trial = self._running(number)
-        trial.set_user_attr("metrics", metrics)
-        trial.set_user_attr("model_url", model_url)
-        self._study.tell(number, metrics["crps"])
-
-    def tell_failure(self, number: int, reason: str) -> None:
-        """Record a trial that cannot be scored; its point is not tried again."""
-        self._running(number).set_user_attr("reason", reason)
-        self._study.tell(number, state=TrialState.FAIL)
-
-    def tell_killed(self, number: int) -> None:
-        """Record a trial whose process died; its point comes up again before any new one.
-
-        A point that has died often enough counts as a failure: it may be what kills the process.
-        """
-        trial = self._trial(number)
-        attempts = trial.user_attrs.get(_RETRY, 0) + 1
-        if attempts > self._settings.max_failures:
-            self.tell_failure(number, f"its process died {attempts} times")
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Record how a trial ended; one without a finite value of every objective has failed."""
+        objectives = [OBJECTIVES[name] for name in self._settings.objectives]
+        odd = [name for name in objectives if not math.isfinite(outcome.metrics.get(name, math.nan))]
+        if outcome.state == "complete" and odd:
+            reason = f"{odd[0]} is {outcome.metrics.get(odd[0])}"
+            outcome = outcome.model_copy(update={"state": "failed", "reason": reason})
+        known = self._all()[number]
+        trial = optuna.Trial(self._study, known._trial_id)
+        trial.set_user_attr(_OUTCOME, outcome.model_dump(mode="json"))
+        if len(objectives) == 1:  # Optuna takes none of these for several objectives
+            for step in outcome.rungs.keys() - known.intermediate_values.keys():  # a kill may have left some
+                trial.report(outcome.rungs[step], step)
+        if outcome.state == "complete":
+            self._study.tell(number, [outcome.metrics[name] for name in objectives])
         else:
-            self._repeat(trial, attempts)
-
-    def _bury_orphans(self) -> None:
-        """Tell trials that an earlier driver left running; their end was not their points' doing."""
-        for trial in self._trials(TrialState.RUNNING):
-            self._repeat(trial, trial.user_attrs.get(_RETRY, 0))
-
-    def _repeat(self, trial: FrozenTrial, attempts: int) -> None:
-        # A driver that died between asking and suggesting left only the values that were enqueued.
-        point = trial.system_attrs.get("fixed_params", {}) | trial.params
-        self._study.tell(trial.number, state=TrialState.FAIL)
-        if point:
-            self._study.enqueue_trial(point, user_attrs={_RETRY: attempts})
-
-    def _trials(self, state: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=(state,))
-
-    def _trial(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
-
-    def _running(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self._study, self._trial(number)._trial_id)
-
-
-def _finished(trial: FrozenTrial) -> Finished:
-    assert trial.value is not None
-    return Finished(
-        number=trial.number,
-        parameters=ScaleParameters.model_validate(trial.user_attrs["parameters"]),
-        crps=trial.value,
-        metrics=trial.user_attrs["metrics"],
-        model_url=trial.user_attrs["model_url"],
-    )
-
-
-def load_search_space(module: str) -> Any:
-    """Import a search space.
-
-    Raises
-    ------
-    UserError
-        If there is no such module, it cannot be imported, or it lacks a function.
-    """
-    try:
-        space = importlib.import_module(module)
-    except Exception as error:  # a module being edited may hold any mistake
-        raise _refuse(module, f"cannot be imported ({_line(error)})") from error
-    for name in ("first_trials", "suggest"):
-        if not callable(getattr(space, name, None)):
-            raise _refuse(module, f"it has no function {name}(); see search_spaces/")
-    return space
-
-
-def first_points(module: str, pair: FactorPair, max_context: int) -> tuple[dict[str, Any], ...]:
-    """Give the points that a pair's study begins with, each tried on the search space.
-
-    Raises
-    ------
-    UserError
-        If there is none, or `suggest` does not take one of them.
-    """
-    space = load_search_space(module)
-    try:
-        points = tuple(dict(point) for point in space.first_trials(pair, max_context))
-    except Exception as error:
-        raise _refuse(module, f"first_trials() failed for {pair} ({_line(error)})") from error
-    if not points:
-        raise _refuse(
-            module, f"first_trials() gives no point for {pair}; the paper's prior is a good first one"
-        )
-    for point in points:
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", "The value .* is out of the range")  # Optuna would only warn
-                parameters = space.suggest(optuna.trial.FixedTrial(point), pair, max_context)
-        except Exception as error:
-            raise _refuse(
-                module, f"suggest() does not take the first point {point} of {pair} ({_line(error)})"
-            ) from error
-        if not isinstance(parameters, ScaleParameters) or parameters.context > max_context:
-            raise _refuse(
-                module, f"suggest() must give ScaleParameters with L up to {max_context}, not {parameters!r}"
+            self._study.tell(
+                number, state=TrialState.PRUNED if outcome.state == "pruned" else TrialState.FAIL
             )
-    return points
 
+    def tell_killed(self, number: int) -> Outcome | None:
+        """Record that a trial's process died; it waits to be taken up again.
 
-def _refuse(module: str, reason: str) -> UserError:
-    return UserError(f"tuning.search_space {module!r}: {reason}")
+        A point that has died often enough counts as failed, since it may be what kills the process; its
+        outcome is given.
+        """
+        trial = self._all()[number]
+        attempts = trial.user_attrs.get(_ATTEMPTS, 0) + 1
+        if attempts <= self._settings.max_failures:
+            self._study._storage.set_trial_user_attr(trial._trial_id, _ATTEMPTS, attempts)
+            self._wait(trial)
+            return None
+        parameters = suggest(
+            self._space,
+            self._settings.search_space,
+            optuna.trial.FixedTrial(trial.params, number),
+            self._entry,
+            self.max_context,
+        )
+        outcome = Outcome(state="failed", parameters=parameters, reason=f"its process died {attempts} times")
+        self.tell(number, outcome)
+        return outcome
 
+    def suspend(self) -> None:
+        """Leave no trial running, when the sweep ends before its trials."""
+        for trial in self._trials(TrialState.RUNNING):
+            self._wait(trial)
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    def _draw(self, number: int) -> None:
+        """Put the next trial into the study, with all its values, in one step."""
+        if number < len(self._first):
+            point = self._first[number]
+        else:
+            known = self._known(number)
+            trial = draw(
+                known,
+                self._all()[len(known) : number],
+                len(self._settings.objectives),
+                self._settings.startup_trials,
+                f"{self._seed}/{self.name}/{number}",
+            )
+            suggest(self._space, self._settings.search_space, trial, self._entry, self.max_context)
+            point = trial.params
+        self._study.enqueue_trial(point, user_attrs={_FIRST: number < len(self._first)})
 
-
-def check_storage(settings: TuningSettings, output: str) -> None:
-    """Refuse a remote output without a database; writes nothing.
-
-    Raises
-    ------
-    UserError
-        A journal needs a local file.
-    """
-    if settings.storage is None and "://" in output:
-        raise UserError(
-            f"output {output}: studies need a database when the output is not a local folder; give --set "
-            "tuning.storage=postgresql://... or sqlite:////PATH"
+    def _limits(self, number: int) -> dict[int, float | None]:
+        """Give the rungs of a trial; those the search space names run to their end, to be compared with."""
+        if len(self._settings.objectives) > 1:
+            return {}
+        if number < len(self._first):
+            return dict.fromkeys(self._rungs)
+        return rung_limits(
+            self._known(number), self._rungs, self._settings.pruning, self._settings.startup_trials
         )
 
+    def _known(self, number: int) -> list[FrozenTrial]:
+        """Give the trials that trial `number` is drawn from."""
+        return self._all()[: max(0, number - self._settings.at_once + 1)]
 
-def open_storage(settings: TuningSettings, output: str) -> Any:
-    """Open the studies' storage: a database if one is configured, else a journal file under `output`.
+    def _wait(self, trial: FrozenTrial) -> None:
+        # Optuna has no public way back from RUNNING; both its storages allow it, and `ask` takes it up again.
+        self._study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
-    Raises
-    ------
-    UserError
-        If `output` is remote and no database is given: a journal needs a local file.
-    """
-    if settings.storage is not None:
-        try:
-            return optuna.storages.RDBStorage(settings.storage)
-        except Exception as error:  # SQLAlchemy and its drivers raise many kinds
-            raise UserError(
-                f"tuning.storage: cannot open the database ({without_secrets(_line(error))})"
-            ) from error
-    check_storage(settings, output)
-    folder = os.path.join(output, "studies")
-    os.makedirs(folder, exist_ok=True)
-    return JournalStorage(JournalFileBackend(os.path.join(folder, "journal.log")))
+    def _all(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+
+def _ended(trial: FrozenTrial) -> Ended:
+    outcome = Outcome.model_validate(trial.user_attrs[_OUTCOME])
+    assert trial.datetime_complete is not None
+    return Ended(trial.number, outcome, trial.user_attrs[_FIRST], trial.datetime_complete)

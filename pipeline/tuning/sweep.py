@@ -6,25 +6,30 @@ the output, runs in MLflow.
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from pipeline import environment
+from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.data.dataset import open_dataset
 from pipeline.data.store import FieldStore
-from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.files import join, locked
-from pipeline.models.families import family_stages
+from pipeline.errors import UserError
+from pipeline.factors import FactorPair
+from pipeline.files import exists, join, locked, read_text, write_text
 from pipeline.tracking import SWEEP, Tracker, check_reachable, tracking_uri
-from pipeline.training.loop import StepReport
-from pipeline.tuning.plan import PairPlan, plan_sweep, sweep_id
+from pipeline.tuning.plan import PairPlan, last_rungs, plan_sweep, sweep_id
+from pipeline.tuning.runs import settle
 from pipeline.tuning.stage_cache import LeasedClaims, RemoteClaims
-from pipeline.tuning.study import PairStudy, check_storage, open_storage
+from pipeline.tuning.storage import check_storage, open_storage
+from pipeline.tuning.study import PairStudy
+from pipeline.tuning.trial import TrialJob
 
 
 def dataset_shape(config: Config) -> tuple[int, int, int]:
@@ -35,17 +40,43 @@ def dataset_shape(config: Config) -> tuple[int, int, int]:
     return FieldStore.open(config.data.store).info.shape
 
 
-def run_sweep(config: Config) -> bool:
+def run_sweep(config: Config, report_on: str | None = None) -> bool:
     """Tune all pairs, evaluate the best of each on the test split, register, report.
 
     Parameters
     ----------
     config : Config
+    report_on : str, optional
+        Name of a sweep that has been run: its report is made again, nothing is trained.
 
     Returns
     -------
     bool
         Whether every pair has a scored trial.
+
+    Raises
+    ------
+    UserError
+        For anything the user can put right, before anything is written.
+    """
+    from pipeline.tuning.report import report
+
+    with open_sweep(config, report_on) as sweep:
+        job = sweep.trial_job()
+        if report_on is None:
+            sweep.tune(job)
+        return report(sweep, job, train=report_on is None)
+
+
+@contextmanager
+def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
+    """Check everything, then start Ray, open the studies and the runs; at the end leave none of them open.
+
+    Parameters
+    ----------
+    config : Config
+    name : str, optional
+        Of a sweep that has been run, to be opened whatever has changed since.
 
     Raises
     ------
@@ -62,24 +93,84 @@ def run_sweep(config: Config) -> bool:
     store = open_dataset(config.data, config.output)
     _check_windows(config, store, plans)
 
-    sweep = sweep_id(config, store)
+    todays = sweep_id(config, store)
+    if name not in (None, todays):
+        print(f"note: {name} was made by other code or on other data; models are scored as of today")
+    sweep = name or todays
     family = config.model.family
     experiment = config.tracking.experiment or f"finescale/{store.info.name}/{family}"
     tags = {
         SWEEP: sweep, "finescale.dataset": store.info.name, "finescale.family": family,
-        "finescale.data_fingerprint": store.info.fingerprint,
+        "finescale.data_fingerprint": store.info.fingerprint, "finescale.code": code_version(),
     }  # fmt: skip
     with _alone(config.output, sweep):
         tracker = Tracker(uri, experiment, config.output, tags)
         storage = open_storage(config.tuning, config.output)
-        studies = {
-            plan.pair: PairStudy(
-                storage, f"{sweep}/{plan.pair}", plan.pair, config.tuning, plan.max_context, config.seed
-            )
-            for plan in plans
-        }
-        with _ending_runs(tracker):
-            return Sweep(config, store, sweep, tracker, studies).run()
+        others = _pairs_kept(config, sweep)
+        opened = Sweep(
+            config,
+            store,
+            sweep,
+            tracker,
+            _open_studies(config, storage, sweep, plans),
+            _open_studies(config, storage, sweep, _plan_others(config, others)),
+        )
+        with _ending(opened):
+            opened.start_runs()
+            yield opened
+
+
+def _open_studies(
+    config: Config, storage: Any, sweep: str, plans: tuple[PairPlan, ...]
+) -> dict[FactorPair, PairStudy]:
+    rungs = last_rungs(config)
+    return {
+        plan.pair: PairStudy(
+            storage, f"{sweep}/{plan.pair}", plan.entry, config.tuning, plan.max_context, rungs, config.seed
+        )
+        for plan in plans
+    }
+
+
+def _plan_others(config: Config, pairs: tuple[FactorPair, ...]) -> tuple[PairPlan, ...]:
+    if not pairs:
+        return ()
+    tuning = config.tuning.model_copy(update={"pairs": pairs})
+    return plan_sweep(config.model_copy(update={"tuning": tuning}), dataset_shape(config))
+
+
+def _pairs_kept(config: Config, sweep: str) -> tuple[FactorPair, ...]:
+    """Keep the configuration with all pairs of the sweep so far; gives those that are not tuned now."""
+    file, tuning = _config_file(config.output, sweep), config.tuning
+    earlier = _read_config(file).tuning.pairs if exists(file) else ()
+    others = tuple(pair for pair in earlier if pair not in tuning.pairs)
+    together = tuning.model_copy(update={"pairs": (*others, *tuning.pairs)})
+    write_text(file, config.model_copy(update={"tuning": together}).to_yaml())
+    return others
+
+
+def _config_file(output: str, sweep: str) -> str:
+    return join(output, "sweeps", f"{sweep}.yaml")
+
+
+def _read_config(file: str) -> Config:
+    return Config.model_validate(yaml.safe_load(read_text(file)))
+
+
+def config_of(sweep: str, given: Config) -> Config:
+    """Read the configuration of a sweep that has been run; only output and tracking are as given now.
+
+    Raises
+    ------
+    UserError
+        If there is no such sweep under the output.
+    """
+    file = _config_file(environment.resolve_output(given.output), sweep)
+    if not exists(file):
+        raise UserError(f"sweep {sweep!r}: not found ({file}); give its name as printed, and its --output")
+    return _read_config(file).model_copy(
+        update={"output": given.output, "tracking": given.tracking, "ray": given.ray}
+    )
 
 
 def _alone(output: str, sweep: str) -> AbstractContextManager[None]:
@@ -101,19 +192,22 @@ def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...
             data.scored_windows(split, 1, config.scoring, config.seed)
 
 
-class _ending_runs:  # noqa: N801 - reads as the statement it makes
-    """Leave no run open: FINISHED is set by whoever finishes, all others end KILLED or FAILED."""
+class _ending:  # noqa: N801 - reads as the statement it makes
+    """Leave no run open and no trial running, however a sweep ends."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop` and schedulers end jobs so
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        for study in self._sweep.studies.values():
+            study.suspend()
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
-        self._tracker.end_all("KILLED" if interrupted else "FAILED")
+        self._sweep.tracker.end_all("KILLED" if interrupted else "FAILED")
+        self._sweep.tracker.close()
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -131,6 +225,9 @@ class Sweep:
     name : str
     tracker : Tracker
     studies : dict of FactorPair to PairStudy
+        Of the pairs that are tuned now.
+    others : dict of FactorPair to PairStudy
+        Of pairs that the same sweep tuned before.
     """
 
     config: Config
@@ -138,104 +235,35 @@ class Sweep:
     name: str
     tracker: Tracker
     studies: dict[FactorPair, PairStudy]
+    others: dict[FactorPair, PairStudy]
 
-    def run(self) -> bool:
-        """Run what is missing, then report; tells whether every pair has a scored trial."""
-        from pipeline.tuning.report import report
+    def start_runs(self) -> None:
+        """Open the runs of the sweep and its studies; those of ended trials are made to say so."""
+        self._start_run(self.name, "sweep", f"sweep {self.name}", {})
+        config = environment.without_secrets(self.config.to_yaml())
+        self.tracker.text(self.name, "config.yaml", config)
+        for pair, study in self.studies.items():
+            params = {"pair": pair, "space": pair.space, "time": pair.time}
+            self._start_run(study.name, "study", f"{pair} study", params)
+            settle(self.tracker, study)
 
-        summary = self._start_run("sweep", f"sweep {self.name}", {"pairs": ",".join(map(str, self.studies))})
-        self.tracker.text(summary, "config.yaml", environment.without_secrets(self.config.to_yaml()))
-        runs = {
-            pair: self._start_run(
-                "study",
-                f"{pair} study",
-                {"pair": pair, "space": pair.space, "time": pair.time},
-                key=study.name,
-            )
-            for pair, study in self.studies.items()
-        }
+    def _start_run(self, key: str, role: str, name: str, params: dict[str, Any]) -> None:
+        self.tracker.start(key, name, tags={"finescale.role": role}, params=params)
+
+    def trial_job(self) -> TrialJob:
+        """Give what all trials have in common, with an actor that keeps their claims."""
+        import ray
+
+        # Should the actor die, its claims do: at worst a stage is trained twice.
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(LeasedClaims).remote()
+        return TrialJob(self.config, self.store, self.name, RemoteClaims(actor))
+
+    def tune(self, job: TrialJob) -> None:
+        """Run the trials that are missing."""
+        from pipeline.tuning.tune_run import run_trials
+
+        missing = sum(study.missing for study in self.studies.values())
         where = environment.without_secrets(self.tracker.uri)
-        missing = sum(max(0, study.wanted) for study in self.studies.values())
         print(f"sweep {self.name}: {missing} trials to run, recorded at {where}", flush=True)
         if missing:
-            self._tune(runs)
-        return report(self, summary, runs)
-
-    def _start_run(self, role: str, name: str, params: dict[str, Any], key: str | None = None) -> str:
-        return self.tracker.start(key or self.name, name, tags={"finescale.role": role}, params=params)
-
-    def _tune(self, runs: dict[FactorPair, str]) -> None:
-        import ray
-        from ray import tune
-
-        from pipeline.tuning.observer import SweepObserver
-        from pipeline.tuning.searcher import StudySearcher
-
-        settings = self.config.tuning
-        steps = sum(stage.steps for stage in family_stages(self.config.model, self.config.training))
-        claims = RemoteClaims(ray.remote(num_cpus=0)(LeasedClaims).remote())
-        observer = SweepObserver(self.tracker, self.studies, runs, steps, claims.forget)
-        trainable = tune.with_parameters(_trainable, job=TrialJob(self.config, self.store, self.name, claims))
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}),
-            tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(self.studies),
-                num_samples=-1,  # the searcher knows when it is done
-                max_concurrent_trials=settings.concurrent_trials,
-                reuse_actors=True,  # imports and data stay warm between trials
-            ),
-            run_config=tune.RunConfig(
-                name=self.name,
-                storage_path=join(self.config.output, "tune"),
-                callbacks=[observer],
-                failure_config=tune.FailureConfig(max_failures=0),  # the study decides what is tried again
-                verbose=0,
-            ),
-        )
-        try:
-            tuner.fit()
-        finally:
-            observer.close()
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """What all trials of a sweep have in common; sent to their processes."""
-
-    config: Config
-    store: FieldStore
-    sweep: str
-    claims: RemoteClaims
-
-
-def _trainable(point: dict[str, Any], job: TrialJob) -> None:
-    """Run one trial for Ray Tune."""
-    from ray import tune
-
-    from pipeline.tuning.trial import run_trial
-
-    parameters = ScaleParameters.model_validate(point["parameters"])
-    # A point that is repeated after a kill finds its unfinished stage under the same label.
-    digest = hashlib.sha256(parameters.model_dump_json().encode()).hexdigest()[:12]
-
-    def tell(step: StepReport) -> None:
-        tune.report(vars(step))
-
-    try:
-        result = run_trial(
-            job.config,
-            job.store,
-            FactorPair.parse(point["pair"]),
-            parameters,
-            claims=job.claims,
-            owner=tune.get_context().get_trial_id(),
-            label=f"{job.sweep}-{point['pair']}-{digest}",
-            model_url=join(
-                job.config.output, "models", job.sweep, point["pair"], f"trial-{point['number']:03d}"
-            ),
-            on_report=tell,
-        )
-    except FloatingPointError as error:  # diverged: a verdict on the point, not on the machine
-        tune.report({"failure": str(error)})
-        return
-    tune.report(result)
+            run_trials(self, job)

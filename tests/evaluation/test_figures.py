@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pipeline.data.coarsen import block_mean
 from pipeline.evaluation.baselines import bicubic
-from pipeline.evaluation.figures import SweepRow, panel, sweep_figure, to_png
+from pipeline.evaluation.figures import panel, to_png
 from pipeline.factors import FactorPair
 
 
@@ -57,23 +57,8 @@ def test_panel_of_nothing_valid_and_of_one_member():
     assert to_png(draw(FactorPair(4, 1), members=1))
 
 
-def test_sweep_figure_shows_every_pair_and_leaves_out_what_is_unknown():
-    rows = [
-        SweepRow("4x2", 0.172, 0.0932, 0.0883, 0.021, 4),
-        SweepRow("25x6", 0.31, None, 0.199, 0.05, 2),
-        SweepRow("1x3", None, None, None, 0.015, 4),
-    ]
-    figure = sweep_figure(rows, "mm/h")
-    axes = figure.axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["4x2", "25x6", "1x3"]
-    assert "mm/h" in axes.get_xlabel()
-    assert "-5.3 %" in {text.get_text() for text in axes.texts}
-    assert to_png(figure).startswith(b"\x89PNG")
-    assert to_png(sweep_figure([], "mm/h"))
-
-
 def test_png_size_and_no_global_state():
-    png = to_png(sweep_figure([SweepRow("4x2", 0.2, 0.1, 0.09, 0.02, 4)], "mm/h"))
+    png = to_png(draw(FactorPair(4, 2)))
     width, height = struct.unpack(">II", png[16:24])
     assert width > 800
     assert height > 200

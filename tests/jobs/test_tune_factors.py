@@ -7,17 +7,12 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 
 import mlflow
 import numpy as np
-import optuna
 import psutil
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from pipeline import FactorPair, UserError
 from pipeline.data.store import write_store
@@ -147,15 +142,10 @@ def test_dry_run(main, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def environment():
-    dropped = ("RAY_", "MLFLOW_", "FINESCALE_", "PYTHONPATH")
-    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-
-
-def test_a_mistake_as_the_shell_sees_it(tmp_path):
+def test_a_mistake_as_the_shell_sees_it(tmp_path, sweep_in):
     done = subprocess.run(
         [sys.executable, JOB, "--preset", "tiny", "--pairs", "5x2"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=sweep_in("shell").environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stdout == ""
@@ -164,84 +154,12 @@ def test_a_mistake_as_the_shell_sees_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-class Sweep:
-    """Runs the job on one output folder, and looks at what it left there."""
-
-    def __init__(self, output):
-        self.output = output
-        self.processes = []
-
-    def start(self, pairs, trials):
-        command = [
-            sys.executable, JOB, "--preset", "tiny", "--pairs", pairs, "--trials", str(trials),
-            "--output", self.output.name,
-        ]  # fmt: skip
-        log = self.output.parent / f"log-{len(self.processes)}.txt"
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                [*map(str, command)],
-                cwd=self.output.parent,
-                env=environment(),
-                stdout=out,
-                stderr=out,
-                text=True,
-            )
-        process.log = log
-        self.processes.append(process)
-        return process
-
-    def run(self, pairs, trials):
-        process = self.start(pairs, trials)
-        process.wait(timeout=240)
-        assert process.returncode == 0, process.log.read_text()[-4000:]
-        return process.log.read_text()
-
-    def wait_for(self, process, condition, what):
-        for _ in range(1200):
-            if (found := condition()) is not None:
-                return found
-            assert process.poll() is None, f"ended before {what}:\n{process.log.read_text()[-4000:]}"
-            time.sleep(0.1)
-        raise AssertionError(f"no {what}:\n{process.log.read_text()[-4000:]}")
-
-    def wait_for_line(self, process, text):
-        self.wait_for(process, lambda: True if text in process.log.read_text() else None, repr(text))
-
-    def finished(self):
-        """Numbers, points and scores of the scored trials of each pair."""
-        storage = JournalStorage(JournalFileBackend(str(self.output / "studies" / "journal.log")))
-        found = {}
-        for study in storage.get_all_studies():
-            trials = storage.get_all_trials(study._study_id, deepcopy=False)
-            complete = [t for t in trials if t.state is optuna.trial.TrialState.COMPLETE]
-            found[study.study_name.rpartition("/")[2]] = {t.number: (t.params, t.value) for t in complete}
-        return found
-
-    def runs(self, **tags):
-        client = mlflow.MlflowClient(f"sqlite:///{self.output}/mlflow.db")
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
-        runs = [run for run in client.search_runs(ids) if run.data.tags.get("finescale.sweep")]
-        wanted = {f"finescale.{name}": value for name, value in tags.items()}
-        return [run for run in runs if wanted.items() <= run.data.tags.items()]
-
-    def statuses(self):
-        return Counter((run.data.tags["finescale.role"], run.info.status) for run in self.runs())
-
-    @property
-    def client(self):
-        return mlflow.MlflowClient(f"sqlite:///{self.output}/mlflow.db")
-
-
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
+def sweep(sweep_in):
     """Three trials of two pairs; tests after the first few carry on with it, in their order."""
-    sweep = Sweep(tmp_path_factory.mktemp("sweep") / "out")
+    sweep = sweep_in("sweep")
     sweep.said = sweep.run("2x2,1x2", 3)
-    yield sweep
-    for process in sweep.processes:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    return sweep
 
 
 @pytest.mark.cluster
@@ -383,29 +301,3 @@ class TestSweep:
         assert "trial 1:" not in said
         assert (sweep.finished(), sweep.statuses()) == before
         assert len(sweep.client.search_model_versions("name LIKE 'finescale-%'")) == versions
-
-
-def still_alive(processes, seconds):
-    """Give those that are still there; one that only waits for its parent to look is gone."""
-
-    def alive(process):
-        try:
-            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-    until = time.monotonic() + seconds
-    while (left := [process for process in processes if alive(process)]) and time.monotonic() < until:
-        time.sleep(0.2)
-    return left
-
-
-def busy_worker(driver):
-    """Find a process that is inside a trial."""
-    for process in psutil.Process(driver).children(recursive=True):
-        try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ImplicitFunc.train"):
-                return process
-        except psutil.Error:
-            continue
-    return None

@@ -1,0 +1,1 @@
+"""Measurements of this project by itself; `jobs/benchmark.py` runs them."""

@@ -1,0 +1,111 @@
+"""Whether one model beats another on the same windows, by a paired block bootstrap."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.evaluation.statistics import Statistics
+
+_FEWEST_BLOCKS = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much a reference scores worse than the tuned model.
+
+    Attributes
+    ----------
+    value : float
+        CRPS of the reference / CRPS of the tuned model - 1.
+    low, high : float
+        Interval of the value; NaN with fewer than 5 blocks, from which no interval can be had.
+    blocks : int
+        How many blocks were drawn from.
+    """
+
+    value: float
+    low: float
+    high: float
+    blocks: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+
+def block_of(places: np.ndarray, frames: int, pixels: int) -> Tensor:
+    """Give each window's block: windows in the same box of time and space are drawn together.
+
+    Neighbouring windows see the same rain, so drawing each by itself would make intervals too narrow.
+
+    Parameters
+    ----------
+    places : ndarray
+        (N, 3): first fine frame, row and column, as `Windows.places`.
+    frames, pixels : int
+        Size of a block in time, and in both directions of space.
+
+    Returns
+    -------
+    Tensor
+        (N,), int64, from 0 without a gap.
+    """
+    boxes = np.asarray(places) // np.array([frames, pixels, pixels])
+    return torch.from_numpy(np.unique(boxes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
+
+
+def crps_difference(
+    reference: Statistics,
+    tuned: Statistics,
+    blocks: Tensor,
+    *,
+    resamples: int,
+    generator: torch.Generator,
+    level: float = 0.9,
+) -> Difference:
+    """Compare two models on the same windows.
+
+    Blocks are drawn with replacement, the same ones for both models; the ends of the interval are quantiles
+    over the resamples (Efron and Tibshirani, 1993, chapters 8 and 13).
+
+    Parameters
+    ----------
+    reference, tuned : Statistics
+        Of the same N windows in the same order.
+    blocks : Tensor
+        (N,), from `block_of`.
+    resamples : int
+    generator : torch.Generator
+    level : float
+        Share of the resamples inside the interval.
+
+    Raises
+    ------
+    ValueError
+        If the windows differ.
+    """
+    if not torch.equal(reference.weight, tuned.weight) or len(blocks) != tuned.windows:
+        raise ValueError("the two models were not scored on the same windows")
+    count = int(blocks.max()) + 1
+    # The pixels are the same, so the ratio of the means is that of the sums.
+    sums = torch.zeros(2, count, dtype=torch.float64)
+    sums.index_add_(1, blocks, torch.stack([reference.crps, tuned.crps]))
+    value = _ratio(*sums.sum(dim=1)).item()
+    if count < _FEWEST_BLOCKS:
+        return Difference(value, math.nan, math.nan, count)
+    drawn = torch.randint(count, (resamples, count), generator=generator)
+    values = _ratio(sums[0][drawn].sum(dim=1), sums[1][drawn].sum(dim=1))
+    tail = (1 - level) / 2
+    low, high = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Difference(value, low, high, count)
+
+
+def _ratio(reference: Tensor, tuned: Tensor) -> Tensor:
+    """Give reference / tuned - 1; 0 / 0 (both perfect) is no difference."""
+    return torch.where(reference == tuned, 0.0, reference / tuned - 1)

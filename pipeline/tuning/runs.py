@@ -1,0 +1,65 @@
+"""What MLflow holds of a trial: one run, found again by the trial's place in its study."""
+
+from __future__ import annotations
+
+from pipeline.factors import ScaleParameters
+from pipeline.tracking import Status, Tracker
+from pipeline.tuning.outcome import Outcome
+from pipeline.tuning.study import PairStudy
+
+_STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+_OUTCOME = "finescale.outcome"
+
+
+def run_key(study: PairStudy, number: int | str) -> str:
+    """Name the run of a trial, or of one that only serves to compare."""
+    return f"{study.name}/{number}"
+
+
+def start_run(
+    tracker: Tracker,
+    study: PairStudy,
+    number: int | str,
+    parameters: ScaleParameters,
+    role: str = "trial",
+) -> str:
+    """Open the run of a trial, or of one that only serves to compare; gives its key."""
+    f, pair = parameters.conservation, study.pair
+    label = f"#{number:02d}" if isinstance(number, int) else number
+    return tracker.start(
+        run_key(study, number),
+        f"{pair} {label} beta {parameters.beta:.3g} L {parameters.context}",
+        parent=study.name,
+        tags={"finescale.role": role, "finescale.pair": str(pair)},
+        params={
+            "pair": pair, "space": pair.space, "time": pair.time, "trial": number,
+            "beta": parameters.beta, "context": parameters.context,
+            "power": f.power, "threshold": f.threshold, "scope": f.scope.value,
+        },
+    )  # fmt: skip
+
+
+def end_run(tracker: Tracker, study: PairStudy, number: int | str, outcome: Outcome) -> None:
+    """Record a trial's outcome and end its run. MLflow has no word for pruned: KILLED, and a tag."""
+    run = run_key(study, number)
+    tags: dict[str, str] = {_OUTCOME: outcome.state}
+    if outcome.model_url:
+        tags["finescale.model"] = outcome.model_url
+    if outcome.reason:
+        tags["finescale.reason"] = outcome.reason
+    tracker.metrics(run, {**outcome.metrics, "trained_steps": outcome.trained_steps})
+    tracker.tag(run, tags)
+    tracker.end(run, _STATUS[outcome.state])
+
+
+def settle(tracker: Tracker, study: PairStudy) -> None:
+    """Make the runs of all ended trials say so: a driver may have died between a study and its runs."""
+    for trial in study.ended:
+        status = tracker.status(run_key(study, trial.number))
+        if status == _STATUS[trial.outcome.state] == "KILLED":  # as any run that a driver left open
+            tracker.tag(run_key(study, trial.number), {_OUTCOME: trial.outcome.state})
+        elif status != _STATUS[trial.outcome.state]:
+            run = start_run(tracker, study, trial.number, trial.parameters)
+            for step, crps in trial.outcome.rungs.items():
+                tracker.metrics(run, {"rung_crps": crps}, step)
+            end_run(tracker, study, trial.number, trial.outcome)

@@ -1,0 +1,52 @@
+"""Where Optuna keeps the studies."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from pipeline.config import TuningSettings
+from pipeline.environment import without_secrets
+from pipeline.errors import UserError, one_line
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # it sets its own level when imported
+
+
+def check_storage(settings: TuningSettings, output: str) -> None:
+    """Refuse a remote output without a database; writes nothing.
+
+    Raises
+    ------
+    UserError
+        A journal needs a local file.
+    """
+    if settings.storage is None and "://" in output:
+        raise UserError(
+            f"output {output}: studies need a database when the output is not a local folder; give --set "
+            "tuning.storage=postgresql://... or sqlite:////PATH"
+        )
+
+
+def open_storage(settings: TuningSettings, output: str) -> Any:
+    """Open the studies' storage: a database if one is configured, else a journal file under `output`.
+
+    Raises
+    ------
+    UserError
+        If the database cannot be opened, or `output` is remote and there is none.
+    """
+    if settings.storage is not None:
+        try:
+            return optuna.storages.RDBStorage(settings.storage)
+        except Exception as error:  # SQLAlchemy and its drivers raise many kinds
+            raise UserError(
+                f"tuning.storage: cannot open the database ({without_secrets(one_line(error))})"
+            ) from error
+    check_storage(settings, output)
+    folder = os.path.join(output, "studies")
+    os.makedirs(folder, exist_ok=True)
+    return JournalStorage(JournalFileBackend(os.path.join(folder, "journal.log")))

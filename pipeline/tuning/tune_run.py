@@ -1,0 +1,80 @@
+"""The trials of a sweep, run by Ray Tune."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.factors import FactorPair, ScaleParameters
+from pipeline.files import join
+from pipeline.models.families import family_stages
+from pipeline.tuning.trial import Point, TrialJob, run_trial
+
+if TYPE_CHECKING:
+    from pipeline.tuning.sweep import Sweep
+
+
+def run_trials(sweep: Sweep, job: TrialJob) -> None:
+    """Run what the studies miss, all pairs on one cluster; returns when nothing is left or nothing can start.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    job : TrialJob
+    """
+    from ray import tune
+
+    from pipeline.tuning.live import LiveTable
+    from pipeline.tuning.observer import SweepObserver
+    from pipeline.tuning.searcher import StudySearcher
+
+    config, settings = sweep.config, sweep.config.tuning
+    stages = family_stages(config.model, config.training)
+    best = {pair: study.best() for pair, study in sweep.studies.items()}
+    table = LiveTable(
+        list(sweep.studies),
+        trials=settings.trials,
+        steps_per_trial=sum(stage.steps for stage in stages),
+        counts={pair: study.done for pair, study in sweep.studies.items()},
+        best={pair: trial.crps if trial else None for pair, trial in best.items()},
+    )
+    observer = SweepObserver(sweep.tracker, sweep.studies, table, stages[-1].name, job.claims.forget)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(_trainable, job=job),
+            {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial},
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(sweep.studies),
+            num_samples=-1,  # the searcher knows when it is done
+            max_concurrent_trials=settings.concurrent_trials,
+            reuse_actors=True,  # imports and data stay warm between trials
+        ),
+        run_config=tune.RunConfig(
+            name=sweep.name,
+            storage_path=join(config.output, "tune"),
+            callbacks=[observer],
+            failure_config=tune.FailureConfig(max_failures=0),  # the study decides what is tried again
+            verbose=0,
+        ),
+    )
+    with table:
+        tuner.fit()
+
+
+def _trainable(point: dict[str, Any], job: TrialJob) -> None:
+    """Run one trial for Ray Tune."""
+    from ray import tune
+
+    outcome = run_trial(
+        job,
+        Point(
+            FactorPair.parse(point["pair"]),
+            ScaleParameters.model_validate(point["parameters"]),
+            f"trial-{point['number']:03d}",
+            dict(point["limits"]),
+        ),
+        owner=tune.get_context().get_trial_id(),
+        on_report=lambda step: tune.report(vars(step)),
+        on_rung=lambda step, crps: tune.report({"rung": step, "crps": crps}),
+    )
+    tune.report({"outcome": outcome.model_dump_json()})  # as text: Tune would flatten a dictionary

@@ -1,0 +1,126 @@
+"""A real MLflow server that goes away while a tracker is in use."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import ViewType
+
+from pipeline import UserError
+from pipeline.tracking import PARENT, SWEEP, Tracker, check_reachable
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+class MlflowServer:
+    """A real server on loopback that can be stopped and started again on its database."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.uri, self._folder, self._process = f"http://127.0.0.1:{port}", folder, None
+        self._command = [
+            str(Path(sys.executable).with_name("mlflow")), "server", "--workers", "1",
+            "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination", f"{folder}/artifacts",
+        ]  # fmt: skip
+
+    def start(self):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        with open(self._folder / "server.log", "a") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, start_new_session=True,
+                env=environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )  # fmt: skip
+        for _ in range(600):
+            with contextlib.suppress(UserError):
+                return check_reachable(self.uri)
+            assert self._process.poll() is None, (self._folder / "server.log").read_text()
+            time.sleep(0.1)
+        raise TimeoutError("the MLflow server did not start")
+
+    def stop(self):
+        """End the server and its workers, which form a group of their own."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(30)
+            self._process = None
+
+
+@pytest.fixture
+def mlflow_server(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # as `environment.prepare` sets it
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    server = MlflowServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_an_outage_in_mid_sweep(mlflow_server, tmp_path, caplog):
+    tracker = Tracker(mlflow_server.uri, "outage", str(tmp_path), {SWEEP: "s"})
+    caplog.set_level(logging.WARNING)
+    tracker.start("study", "study")
+    tracker.start("early", "early", parent="study", params={"p": 1})
+    tracker.metrics("early", {"m": 0.0}, 0)
+    assert tracker.flush(20)
+
+    mlflow_server.stop()
+    begun = time.monotonic()
+    for step in range(1, 200):
+        tracker.metrics("early", {"m": step}, step)
+    tracker.end("early", "FINISHED")
+    tracker.start("late", "late", parent="study", params={"p": 2})
+    tracker.text("late", "notes/a.txt", "text")
+    tracker.end("late", "FAILED")
+    tracker.end("study", "FINISHED")
+    assert time.monotonic() - begun < 2  # nobody waited
+    assert tracker.status("late") == "FAILED"
+    assert tracker.run_id("late") is None
+    assert not tracker.flush(1.5)
+    assert tracker.pending == 204
+    said, down = time.time() * 1000, list(caplog.messages)
+
+    time.sleep(0.1)
+    mlflow_server.start()
+    assert tracker.flush(30)
+    tracker.close()
+    early, late, study = (tracker.client.get_run(tracker.run_id(key)) for key in ("early", "late", "study"))
+    assert [run.info.status for run in (early, late, study)] == ["FINISHED", "FAILED", "FINISHED"]
+    assert max(run.info.end_time for run in (early, late, study)) <= said  # true times, not those of delivery
+    assert early.info.end_time <= late.info.start_time <= late.info.end_time
+    history = tracker.client.get_metric_history(tracker.run_id("early"), "m")
+    assert [(m.step, m.value) for m in history] == [(step, float(step)) for step in range(200)]
+    assert max(m.timestamp for m in history) <= said
+    assert late.data.params == {"p": "2"}
+    assert late.data.tags[PARENT] == study.info.run_id
+    assert mlflow.artifacts.load_text(f"{late.info.artifact_uri}/notes/a.txt") == "text"
+    assert len(tracker.client.search_runs([tracker.experiment_id], run_view_type=ViewType.ALL)) == 3
+    assert list((tmp_path / "tracking").iterdir()) == []
+
+    assert len(down) == 1
+    assert "does not take records" in down[0]
+    assert len(caplog.messages) == 2, caplog.messages  # not one per try either, from whatever library
+    assert caplog.messages[1].endswith("takes records again; 204 of them are late")
+
+
+def test_no_password_in_what_is_said(tmp_path, mlflow_server, caplog):
+    uri = mlflow_server.uri.replace("http://", "http://user:secret@")
+    tracker = Tracker(uri, "outage", str(tmp_path), {SWEEP: "s"})
+    mlflow_server.stop()
+    with caplog.at_level(logging.WARNING):
+        tracker.start("k", "run")
+        assert not tracker.close(0.5)
+    assert "MLflow http://***@127.0.0.1" in caplog.text
+    assert "secret" not in caplog.text
+    assert "secret" not in (tmp_path / "tracking" / "s.jsonl").read_text()
