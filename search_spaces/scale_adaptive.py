@@ -32,7 +32,7 @@ class Trial(Protocol):
 
 
 def first_trials(entry: RecipeEntry, max_context: int) -> list[dict[str, Any]]:
-    """Give the points every study begins with: the paper's prior, the recipe's, the prior with f = x per cell.
+    """Give the points every study begins with: the prior, the recipe's values, the prior with f = x per cell.
 
     The prior comes first whatever the recipe says, since every report compares with it. The last needs the
     same conditional mean as the prior, so it costs little and tells what f does.

@@ -98,7 +98,8 @@ def _laws(sweep: Sweep, found: Findings) -> Figure:
         points = {}
         for pair, seen in found.observations.items():
             value, error = near_optimum(seen, quantity)
-            points[pair] = estimate(value, value - _NORMAL_90 * error, value + _NORMAL_90 * error)
+            half = _NORMAL_90 * error if log else math.nan  # the error is that of a logarithm
+            points[pair] = estimate(value, value - half, value + half)
         return figures.LawPanel(
             title,
             label,
