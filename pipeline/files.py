@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -86,8 +87,15 @@ def remove(url: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str, message: str) -> Iterator[None]:
+def locked(path: str, message: str, patience: float = 0.0) -> Iterator[None]:
     """Hold a local lock file that the system frees when this process ends, however it ends.
+
+    Parameters
+    ----------
+    path : str
+    message : str
+    patience : float
+        Seconds to wait for another process to free it.
 
     Raises
     ------
@@ -98,8 +106,13 @@ def locked(path: str, message: str) -> Iterator[None]:
 
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(message) from error
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise UserError(message) from error
+                time.sleep(0.2)
         yield

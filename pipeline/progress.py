@@ -55,7 +55,8 @@ def drawn(console: Console, draw: Callable[[], RenderableType]) -> Iterator[None
     console : rich.console.Console
         An interactive one.
     draw : callable
-        Called from another thread, a few times a second.
+        Called from another thread, a few times a second. What it gives must keep its height: Rich counts the
+        lines to go back in one thread while another may be drawing.
     """
     from rich.live import Live
 
@@ -69,6 +70,7 @@ def drawn(console: Console, draw: Callable[[], RenderableType]) -> Iterator[None
         redirect_stderr=sys.stderr.isatty(),
     )
     with live:
+        live.refresh()
         handlers = _handlers_on(streams)
         try:
             for handler, stream in handlers:
@@ -158,7 +160,8 @@ class _Work:
         from rich.table import Table
 
         line = Table.grid(padding=(0, 1))
-        line.add_row(
-            self._what, ProgressBar(total=max(1, self._total), completed=self._done, width=40), str(self)
-        )
+        for _ in range(3):
+            line.add_column(no_wrap=True)
+        bar = ProgressBar(total=max(1, self._total), completed=self._done, width=30)
+        line.add_row(self._what, bar, str(self))
         return line

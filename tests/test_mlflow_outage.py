@@ -1,70 +1,14 @@
 """A real MLflow server that goes away while a tracker is in use."""
 
-import contextlib
 import logging
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import mlflow
-import pytest
 from mlflow.entities import ViewType
 
-from pipeline import UserError
-from pipeline.tracking import PARENT, SWEEP, Tracker, check_reachable
+from pipeline.tracking import PARENT, SWEEP, Tracker
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
-
-
-class MlflowServer:
-    """A real server on loopback that can be stopped and started again on its database."""
-
-    def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.uri, self._folder, self._process = f"http://127.0.0.1:{port}", folder, None
-        self._command = [
-            str(Path(sys.executable).with_name("mlflow")), "server", "--workers", "1",
-            "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-            "--artifacts-destination", f"{folder}/artifacts",
-        ]  # fmt: skip
-
-    def start(self):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        with open(self._folder / "server.log", "a") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, start_new_session=True,
-                env=environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )  # fmt: skip
-        for _ in range(600):
-            with contextlib.suppress(UserError):
-                return check_reachable(self.uri)
-            assert self._process.poll() is None, (self._folder / "server.log").read_text()
-            time.sleep(0.1)
-        raise TimeoutError("the MLflow server did not start")
-
-    def stop(self):
-        """End the server and its workers, which form a group of their own."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(30)
-            self._process = None
-
-
-@pytest.fixture
-def mlflow_server(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # as `environment.prepare` sets it
-    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    server = MlflowServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 def test_an_outage_in_mid_sweep(mlflow_server, tmp_path, caplog):

@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from pipeline import Conservation, FactorPair, ScaleParameters, Scope, paper_prior
+from pipeline.prior import BETA_RANGE
 
 SPACES = (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 40)
 TIMES = (1, 2, 3, 4, 6, 8, 12, 24)
@@ -48,3 +49,8 @@ def test_taper_follows_the_underdetermination():
     assert (powers[0], powers[-1]) == (0.5, 1.0)
     assert (thresholds[0], thresholds[-1]) == (0.01, 0.04)
     assert 0.5 < paper_prior(FactorPair(4, 12)).conservation.power < 1  # between 100 and 300: in between
+
+
+@pytest.mark.parametrize("pair", [FactorPair(1, 2), FactorPair(2, 1), FactorPair(10**6, 10**4)], ids=str)
+def test_beta_stays_within_its_range(pair):
+    assert BETA_RANGE[0] <= paper_prior(pair).beta <= BETA_RANGE[1]

@@ -1,9 +1,12 @@
 import uuid
 
 import pytest
+import yaml
 
 from pipeline import Conservation, FactorPair, Recipe, ScaleParameters, Scope, UserError, paper_prior
+from pipeline.laws import ParameterInterval
 from pipeline.recipe import Origin, RecipeEntry
+from pipeline.tuning.recipe_fit import Observation, fit_laws
 
 
 def tuned_recipe():
@@ -79,3 +82,88 @@ def test_updating_replaces_the_same_pairs_and_keeps_the_others():
     assert updated.entry(FactorPair(1, 3)) == new
     assert updated.entry(FactorPair(10, 1)) == recipe.entry(FactorPair(10, 1))
     assert len(updated.entries) == 2
+
+
+def laws_at(beta):
+    """Give laws fitted to two pairs whose best beta is `beta`."""
+    return fit_laws(
+        [
+            Observation(pair, [(ScaleParameters(beta=beta, context=4), 0.1)])
+            for pair in (FactorPair(4, 2), FactorPair(1, 3))
+        ]
+    )
+
+
+def test_laws_and_intervals_survive_a_file(tmp_path):
+    laws = laws_at(0.02)
+    recipe = tuned_recipe().updated([RecipeEntry.predicted(laws, FactorPair(8, 2))], laws)
+    file = tmp_path / "recipe.yaml"
+    recipe.save(str(file))
+    assert Recipe.load(str(file)) == recipe
+    assert max(map(len, file.read_text().splitlines())) <= 140
+
+
+def test_a_file_from_before_the_laws_still_loads(tmp_path):
+    recipe = tuned_recipe()
+    content = recipe.model_dump(mode="json")
+    del content["laws"]
+    for entry in content["entries"]:
+        del entry["interval"]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content))
+    assert Recipe.load(str(file)) == recipe
+
+
+def test_a_pair_without_entry_is_predicted_by_the_laws():
+    laws = laws_at(0.05)
+    recipe = tuned_recipe().updated([], laws)
+    entry = recipe.entry(FactorPair(7, 5))
+    found = laws.predict(FactorPair(7, 5))
+    assert (entry.origin, entry.pair) == (Origin.PREDICTED, FactorPair(7, 5))
+    assert (entry.parameters, entry.interval) == (found.parameters, found.interval)
+    assert recipe.entry(FactorPair(4, 2)).origin is Origin.TUNED  # what is listed comes first
+    assert recipe.entry(FactorPair(10, 1)).origin is Origin.PAPER
+
+
+def test_a_predicted_entry_respects_the_longest_context():
+    entry = RecipeEntry.predicted(laws_at(0.05), FactorPair(7, 1), max_context=2)
+    assert entry.parameters.context == entry.interval.context[1] == 2
+
+
+def test_predicted_never_replaces_tuned_and_tuned_always_predicted():
+    recipe, laws, pair = tuned_recipe(), laws_at(0.05), FactorPair(4, 2)
+    predicted = RecipeEntry.predicted(laws, pair)
+    assert recipe.updated([predicted]).entry(pair) == recipe.entry(pair)
+    published = recipe.updated([RecipeEntry.predicted(laws, FactorPair(10, 1))]).entry(FactorPair(10, 1))
+    assert published.origin is Origin.PREDICTED
+    assert Recipe(entries=(predicted,)).updated([recipe.entry(pair)]).entries == (recipe.entry(pair),)
+
+
+def test_old_predictions_follow_new_laws():
+    old, new, pair = laws_at(0.01), laws_at(0.05), FactorPair(8, 2)
+    recipe = tuned_recipe().updated([RecipeEntry.predicted(old, pair)], old)
+    assert recipe.updated([], new).entry(pair) == RecipeEntry.predicted(new, pair)
+    assert recipe.updated([]).entry(pair) == RecipeEntry.predicted(old, pair)
+    assert recipe.updated([]).laws == old
+    assert recipe.updated([], new).entry(FactorPair(4, 2)) == recipe.entry(FactorPair(4, 2))
+
+
+def test_an_interval_reads_as_a_person_would_write_it(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "entries:\n- {pair: 4x2, origin: predicted, parameters: {beta: 2e-2, context: 5}, "
+        "interval: {beta: [0.01, 0.04], context: [3, 8]}}\n"
+    )
+    interval = Recipe.load(str(file)).entry(FactorPair(4, 2)).interval
+    assert interval == ParameterInterval(beta=(0.01, 0.04), context=(3, 8))
+
+
+def test_an_upside_down_interval_is_refused(tmp_path, one_line):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "entries:\n- {pair: 4x2, origin: predicted, parameters: {beta: 2e-2, context: 5}, "
+        "interval: {beta: [0.04, 0.01], context: [3, 8]}}\n"
+    )
+    with pytest.raises(UserError) as raised:
+        Recipe.load(str(file))
+    one_line(raised, str(file), "interval", "[low, high]")

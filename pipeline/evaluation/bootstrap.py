@@ -102,7 +102,9 @@ def crps_difference(
     drawn = torch.randint(count, (resamples, count), generator=generator)
     values = _ratio(sums[0][drawn].sum(dim=1), sums[1][drawn].sum(dim=1))
     tail = (1 - level) / 2
-    low, high = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    # Outwards to a resample, not between two: a perfect tuned model makes some infinite.
+    low = torch.quantile(values, tail, interpolation="lower").item()
+    high = torch.quantile(values, 1 - tail, interpolation="higher").item()
     return Difference(value, low, high, count)
 
 

@@ -21,7 +21,7 @@ from pipeline.factors import FactorPair
 
 
 class PerWindow:
-    """Base of frozen dataclasses whose tensors have one value per window."""
+    """Base of frozen dataclasses whose tensors have one value, or one row, per window."""
 
     def merge(self, *others: Self) -> Self:
         """Put the windows of several parts side by side, in the order given.

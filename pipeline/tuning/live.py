@@ -256,8 +256,7 @@ class LiveTable:
         if len(shown) < len(rows):
             parts.append(Text(f"and {len(rows) - len(shown)} more pairs", style="dim"))
         parts.append(self._overall())
-        if self._note:
-            parts.append(Text(self._note, style="yellow", no_wrap=True, overflow="ellipsis"))
+        parts.append(Text(self._note, style="yellow", no_wrap=True, overflow="ellipsis"))  # or an empty line
         return Group(*parts)
 
     def _overall(self) -> Table:
@@ -265,8 +264,10 @@ class LiveTable:
         minutes, seconds = divmod(int(self._clock() - self._start), 60)
         elapsed = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
         line = Table.grid(padding=(0, 2, 0, 0))
+        for _ in range(4):
+            line.add_column(no_wrap=True)
         line.add_row(
-            ProgressBar(total=1.0, completed=share, width=30),
+            ProgressBar(total=1.0, completed=share, width=20),
             f"{share:.0%}".replace("%", " %"),
             f"elapsed {elapsed}",
             f"left {'-' if left is None else duration(left)}",

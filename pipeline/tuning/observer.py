@@ -96,6 +96,9 @@ class SweepObserver(Callback):
             return
         self._table.ended(study.pair, number, outcome.state, outcome.metrics.get("crps"))
         self._table.say(f"{name}: {self._verdict(study, number, outcome)}, {self._seconds(trial)}")
+        if study.exhausted:
+            self._table.give_up(study.pair)
+            self._table.say(f"{study.pair}: given up after {study.failures} failed trials")
         end_run(self._tracker, study, number, outcome)
 
     def _verdict(self, study: PairStudy, number: int, outcome: Outcome) -> str:

@@ -23,10 +23,11 @@ from pipeline.data.store import FieldStore
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, locked, read_text, write_text
+from pipeline.guardian import Guardian
 from pipeline.tracking import SWEEP, Tracker, check_reachable, tracking_uri
+from pipeline.tuning.claims import LeasedClaims, RemoteClaims
 from pipeline.tuning.plan import PairPlan, last_rungs, plan_sweep, sweep_id
 from pipeline.tuning.runs import settle
-from pipeline.tuning.stage_cache import LeasedClaims, RemoteClaims
 from pipeline.tuning.storage import check_storage, open_storage
 from pipeline.tuning.study import PairStudy
 from pipeline.tuning.trial import TrialJob
@@ -105,6 +106,10 @@ def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
     }  # fmt: skip
     with _alone(config.output, sweep):
         tracker = Tracker(uri, experiment, config.output, tags)
+        guardian = Guardian(
+            _lock_file(config.output, sweep),
+            {"uri": uri, "experiment": experiment, "output": config.output, "tags": tags},
+        )
         storage = open_storage(config.tuning, config.output)
         others = _pairs_kept(config, sweep)
         opened = Sweep(
@@ -115,7 +120,7 @@ def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
             _open_studies(config, storage, sweep, plans),
             _open_studies(config, storage, sweep, _plan_others(config, others)),
         )
-        with _ending(opened):
+        with _ending(opened, guardian):
             opened.start_runs()
             yield opened
 
@@ -175,10 +180,17 @@ def config_of(sweep: str, given: Config) -> Config:
 
 def _alone(output: str, sweep: str) -> AbstractContextManager[None]:
     """Keep a second driver off the same sweep: each would take the other's trials for abandoned."""
-    if "://" in output:
-        return nullcontext()  # no locks on object stores
+    file = _lock_file(output, sweep)
+    if file is None:
+        return nullcontext()
     message = f"sweep {sweep}: another process is running it; wait for its end, or give this one a --name"
-    return locked(join(output, "studies", f"{sweep}.lock"), message)
+    return locked(file, message, patience=10.0)  # the guardian of a killed driver may still be at work
+
+
+def _lock_file(output: str, sweep: str) -> str | None:
+    return (
+        None if "://" in output else join(output, "studies", f"{sweep}.lock")
+    )  # object stores have no locks
 
 
 def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...]) -> None:
@@ -195,8 +207,8 @@ def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...
 class _ending:  # noqa: N801 - reads as the statement it makes
     """Leave no run open and no trial running, however a sweep ends."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
+    def __init__(self, sweep: Sweep, guardian: Guardian) -> None:
+        self._sweep, self._guardian = sweep, guardian
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -208,6 +220,7 @@ class _ending:  # noqa: N801 - reads as the statement it makes
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
         self._sweep.tracker.end_all("KILLED" if interrupted else "FAILED")
         self._sweep.tracker.close()
+        self._guardian.dismiss()
 
 
 def _interrupt(number: int, frame: Any) -> None:

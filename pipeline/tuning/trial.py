@@ -26,8 +26,9 @@ from pipeline.models.families import family_stages
 from pipeline.models.family import ModelSpec, SuperResolutionModel
 from pipeline.training.fit import checkpoint_file, fit
 from pipeline.training.loop import StepReport
+from pipeline.tuning.claims import Claims
 from pipeline.tuning.outcome import Outcome
-from pipeline.tuning.stage_cache import Claims, SharedStages
+from pipeline.tuning.stage_cache import SharedStages
 
 
 @dataclass(frozen=True)

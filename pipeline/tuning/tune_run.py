@@ -35,12 +35,19 @@ def run_trials(sweep: Sweep, job: TrialJob) -> None:
         trials=settings.trials,
         steps_per_trial=sum(stage.steps for stage in stages),
         counts={pair: study.done for pair, study in sweep.studies.items()},
+        pruned={pair: study.pruned for pair, study in sweep.studies.items()},
         best={pair: trial.crps if trial else None for pair, trial in best.items()},
+        best_parameters={pair: trial.parameters if trial else None for pair, trial in best.items()},
     )
     observer = SweepObserver(sweep.tracker, sweep.studies, table, stages[-1].name, job.claims.forget)
+
+    def trial(point: dict[str, Any]) -> None:
+        # A closure: `tune.with_parameters` would keep the job in the object store long after the sweep.
+        _run(point, job)
+
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trainable, job=job),
+            trial,
             {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial},
         ),
         tune_config=tune.TuneConfig(
@@ -61,8 +68,8 @@ def run_trials(sweep: Sweep, job: TrialJob) -> None:
         tuner.fit()
 
 
-def _trainable(point: dict[str, Any], job: TrialJob) -> None:
-    """Run one trial for Ray Tune."""
+def _run(point: dict[str, Any], job: TrialJob) -> None:
+    """Run one trial, inside its process, and report to Tune."""
     from ray import tune
 
     outcome = run_trial(

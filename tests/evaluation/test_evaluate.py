@@ -45,6 +45,17 @@ def test_each_field_is_scored_under_its_own_name(score, windows, pair, trained_l
     assert found.crps_skill == pytest.approx(1 - found.ensemble.crps / found.bicubic.mae)
 
 
+def test_statistics_are_those_of_the_ensemble_in_the_order_of_the_windows(score, windows, trained_like):
+    found = score(batch=4)
+    weight = [int(windows.scored.batch([i]).mask.sum()) for i in range(len(windows.scored))]
+    assert found.statistics.weight.tolist() == weight
+    assert found.statistics.members == SAMPLING.members
+    assert found.statistics.mean("crps") == found.ensemble.crps
+    batch = windows.scored.batch([3])
+    error = (trained_like().sample(batch, SAMPLING, seed=0).mean(dim=1) - batch.fine)[batch.mask].double()
+    assert found.statistics.squared_error[3].item() == pytest.approx(float(error.square().sum()), rel=1e-4)
+
+
 def test_batches_give_every_window_once_and_in_order(windows):
     positions = torch.cat([batch.position for batch in batches(windows.scored, 4)])
     assert positions.tolist() == windows.scored.places.tolist()

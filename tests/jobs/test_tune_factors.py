@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import psutil
 import pytest
 
 from pipeline import FactorPair, UserError
@@ -77,6 +77,9 @@ def refused(main, one_line, *argv, parts):
         ),
         (["--pairs", "2x2", "--output", f"{JOB}/runs"], ["tune_factors.py is not a folder"]),
         (["--pairs", "2x2", "--set", "tuning.search_space=nothing"], ["tuning.search_space 'nothing'"]),
+        (["--pairs", "2x2", "--set", "tuning.workers_per_trial=2"], ["tuning.workers_per_trial: 2"]),
+        (["--pairs", "2x2", "--recipe", "nothing.yaml"], ["nothing.yaml", "no such file"]),
+        (["--pairs", "2x2", "--objectives", "crps,beauty"], ["tuning.objectives", "beauty"]),
     ],
     ids=lambda value: " ".join(value) if "--pairs" in value else None,
 )
@@ -137,7 +140,8 @@ def test_dry_run(main, capsys, tmp_path):
     shown = capsys.readouterr().out
     assert "mean_steps: 12" in shown
     assert "plan: 2 pairs x 3 trials = 6 trainings" in shown
-    assert f"2x2: first beta {paper_prior(FactorPair(2, 2)).beta:.3g}" in shown
+    assert "2x2: around the paper values" in shown
+    assert f"first beta {paper_prior(FactorPair(2, 2)).beta:.3g}" in shown
     assert "secret" not in shown
     assert list(tmp_path.iterdir()) == []
 
@@ -168,18 +172,33 @@ class TestSweep:
     def test_what_it_says(self, sweep):
         assert "6 trials to run" in sweep.said
         for pair in ("2x2", "1x2"):
-            for number in (1, 2, 3):
+            for number in range(3):
                 assert f"{pair} trial {number}: CRPS " in sweep.said
             assert f"model of {pair}: models:/finescale-synthetic-{pair}@champion" in sweep.said
         lines = sweep.said.splitlines()
         head = next(i for i, line in enumerate(lines) if line.split()[:2] == ["pair", "beta"])
         assert sorted(line.split()[0] for line in lines[head + 2 : head + 4]) == ["1x2", "2x2"]
+        head = lines.index("does retuning matter?") + 1
+        assert lines[head].split() == [
+            "pair",
+            "tuned",
+            "paper's",
+            "prior",
+            "predicted",
+            "one",
+            "fixed",
+            "setting",
+            "blocks",
+        ]
+        assert "pairs are too few" in sweep.said  # two pairs support no law, and it says so
         assert "make ui" in sweep.said.splitlines()[-1]
-        for noise in ("Traceback", "INFO", "WARNING", "Error"):
+        for noise in ("Traceback", "INFO", "WARNING", "Error", "Warning"):
             assert noise not in sweep.said
 
     def test_mlflow_structure(self, sweep):
-        assert sweep.statuses() == {
+        statuses = sweep.statuses()
+        assert statuses.pop(("rival", "FINISHED")) == rivals_trained(sweep.said)
+        assert statuses == {
             ("sweep", "FINISHED"): 1,
             ("study", "FINISHED"): 2,
             ("trial", "FINISHED"): 6,
@@ -199,10 +218,16 @@ class TestSweep:
                 assert run.data.metrics.keys() >= {"crps", "crps_skill", "bicubic_mae", "spread_skill_ratio"}
                 steps = [m.step for m in sweep.client.get_metric_history(run.info.run_id, "residual_loss")]
                 assert steps == [6, 12]
-            shared = [run.data.metrics["steps_from_cache"] for run in trials]
-            assert 12.0 in shared  # the first two points have one conditional mean
+                looks = [m.step for m in sweep.client.get_metric_history(run.info.run_id, "rung_crps")]
+                assert looks == [3, 6]
+            trained = sorted(run.data.metrics["trained_steps"] for run in trials)
+            assert trained[0] == 12  # the first two points have one conditional mean
+            assert trained[-1] == 24
             assert study.data.metrics["validation_crps"] == min(run.data.metrics["crps"] for run in trials)
-            assert study.data.metrics.keys() >= {"test_crps", "test_crps_skill", "prior_test_crps"}
+            assert study.data.metrics.keys() >= {
+                "test_crps", "test_crps_skill", "prior_test_crps", "prior_loss", "predicted_loss",
+                "one_fixed_setting_loss",
+            }  # fmt: skip
 
     def test_the_prior_is_the_first_trial(self, sweep):
         prior = paper_prior(FactorPair(2, 2))
@@ -215,7 +240,10 @@ class TestSweep:
 
         (summary,) = sweep.runs(role="sweep")
         assert {"config.yaml", "recipe.yaml", "table.csv", "table.txt", "figures"} <= {*files(summary)}
-        assert "figures/sweep.png" in files(summary, "figures")
+        drawn = {f"figures/{name}.png" for name in ("retuning", "history", "beta", "parallel", "laws")}
+        assert drawn <= {*files(summary, "figures")}
+        (report,) = (sweep.output / "reports").iterdir()
+        assert drawn <= {f"figures/{file.name}" for file in (report / "figures").iterdir()}
         for study in sweep.runs(role="study"):
             assert files(study, "figures") == ["figures/wettest.png"]
             assert "model/MLmodel" in files(study, "model")
@@ -223,11 +251,12 @@ class TestSweep:
         rows = list(csv.DictReader(io.StringIO(text)))
         assert {row["pair"]: row["trials"] for row in rows} == {"2x2": "3", "1x2": "3"}
         (recipe,) = (sweep.output / "recipes").iterdir()
-        entries = Recipe.load(str(recipe)).entries
-        assert {str(entry.pair): entry.origin for entry in entries} == {"2x2": "tuned", "1x2": "tuned"}
-        for row, entry in zip(rows, entries, strict=True):
+        recipe = Recipe.load(str(recipe))
+        assert {str(entry.pair): entry.origin for entry in recipe.entries} == {"2x2": "tuned", "1x2": "tuned"}
+        for row, entry in zip(rows, recipe.entries, strict=True):
             assert float(row["crps"]) == entry.score
             assert float(row["beta"]) == entry.parameters.beta
+        assert recipe.entry(FactorPair(3, 2)).origin == "predicted"
         for pair in ("2x2", "1x2"):
             assert sweep.client.get_model_version_by_alias(f"finescale-synthetic-{pair}", "champion")
 
@@ -239,7 +268,9 @@ class TestSweep:
         for pair, trials in before.items():
             assert after[pair].items() >= trials.items()
             assert len(after[pair]) == 4
-        assert sweep.statuses() == {
+        statuses = sweep.statuses()
+        statuses.pop(("rival", "FINISHED"))
+        assert statuses == {
             ("sweep", "FINISHED"): 1,
             ("study", "FINISHED"): 2,
             ("trial", "FINISHED"): 8,
@@ -248,56 +279,82 @@ class TestSweep:
     def test_killed_and_carried_on(self, sweep):
         before = sweep.finished()["2x2"]
 
-        # The driver is killed once a new trial has been scored.
+        # The driver is killed once a new trial has been scored; its guardian ends its runs.
         process = sweep.start("2x2", 6)
-        sweep.wait_for_line(process, "2x2 trial 5: CRPS")
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        process.wait()
-        for one in still_alive(family, 10):  # Ray's agent may outlive a killed driver
-            one.kill()
-        scored = sweep.finished()["2x2"]
-        assert scored.items() > before.items()
-        if len(scored) < 6:
-            assert sweep.statuses()["sweep", "RUNNING"] == 1
+        sweep.wait_for_line(process, "2x2 trial 4: ")
+        sweep.kill(process)
+        ended = sweep.trials()["2x2"]
+        assert ended[4][0] in ("COMPLETE", "PRUNED")
+        assert ended.items() >= {n: ended[n] for n in before}.items()
+        assert not any(status == "RUNNING" for _, status in sweep.statuses())
 
         # Then a trial's process, and the driver is asked to end.
         process = sweep.start("2x2", 8)
-        victim = sweep.wait_for(process, lambda: busy_worker(process.pid), "trial at work")
+        victim = sweep.wait_for(process, lambda: sweep.busy_worker(process), "trial at work")
         victim.kill()
-        sweep.wait_for_line(process, "died:")
+        sweep.wait_for_line(process, "died and will be repeated")
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 130, process.log.read_text()[-4000:]
         last = process.log.read_text().splitlines()[-1]  # no traceback of ours after it
         assert last.startswith("interrupted; the same command carries on")
         statuses = sweep.statuses()
         assert statuses["sweep", "KILLED"] == 1
-        assert statuses["trial", "FAILED"] == 1
+        assert statuses["trial", "FAILED"] == 0
         assert not any(status == "RUNNING" for _, status in statuses)
-        assert sweep.finished()["2x2"].items() >= scored.items()
-        scored = sweep.finished()["2x2"]
+        trials = sweep.trials()["2x2"]
+        assert not any(trial[0] == "RUNNING" for trial in trials.values())
+        scored = {number: trial for number, trial in trials.items() if trial[0] in ("COMPLETE", "PRUNED")}
 
         # The same command carries on.
         said = sweep.run("2x2", 8)
         assert f"{8 - len(scored)} trials to run" in said
-        after = sweep.finished()["2x2"]
+        after = sweep.trials()["2x2"]
         assert after.items() >= scored.items()
-        assert len(after) == 8
-        points = [tuple(sorted(point.items())) for point, _ in after.values()]
-        assert len(set(points)) == 8
+        assert sorted(after) == list(range(8))
+        assert len({tuple(sorted(trial[1].items())) for trial in after.values()}) == 8
         statuses = sweep.statuses()
         assert not any(status == "RUNNING" for _, status in statuses)
         assert statuses["sweep", "FINISHED"] == 1
         assert statuses["study", "FINISHED"] == 2
-        finished = [run for run in sweep.runs(role="trial", pair="2x2") if run.info.status == "FINISHED"]
-        assert sorted(int(run.data.params["trial"]) for run in finished) == sorted(after)
+        runs = sweep.runs(role="trial", pair="2x2")
+        assert sorted(int(run.data.params["trial"]) for run in runs) == list(range(8))
+        for run in runs:
+            pruned = after[int(run.data.params["trial"])][0] == "PRUNED"
+            assert run.info.status == ("KILLED" if pruned else "FINISHED")
+            assert run.data.tags["finescale.outcome"] == ("pruned" if pruned else "complete")
         assert list((sweep.output / "unfinished").glob("*")) == []
 
     def test_the_same_command_again_runs_nothing(self, sweep):
-        before = sweep.finished(), sweep.statuses()
+        before = sweep.trials(), sweep.statuses()
         versions = len(sweep.client.search_model_versions("name LIKE 'finescale-%'"))
         said = sweep.run("2x2", 8)
         assert "0 trials to run" in said
-        assert "trial 1:" not in said
-        assert (sweep.finished(), sweep.statuses()) == before
+        assert " trial " not in said
+        assert (sweep.trials(), sweep.statuses()) == before
         assert len(sweep.client.search_model_versions("name LIKE 'finescale-%'")) == versions
+
+    def test_the_report_again(self, sweep):
+        (kept,) = (sweep.output / "sweeps").iterdir()
+        (report,) = (sweep.output / "reports").iterdir()
+        expected = (report / "table.csv").read_text()
+        shutil.rmtree(report)
+        before = sweep.trials(), sweep.statuses()
+        sweep.said_by(
+            sweep.start_command(sys.executable, JOB, "--report", kept.stem, "--output", sweep.output.name)
+        )
+        rows = list(csv.DictReader(io.StringIO((report / "table.csv").read_text())))
+        assert {row["pair"] for row in rows} == {"2x2", "1x2"}  # all that the sweep has tuned
+        (row,) = csv.DictReader(io.StringIO(expected))
+        (again,) = [one for one in rows if one["pair"] == "2x2"]
+        assert again == row
+        assert (report / "figures" / "laws.png").exists()
+        assert (sweep.trials(), sweep.statuses()) == before
+
+
+def rivals_trained(said):
+    """Count what was trained to compare with; a setting that a trial had tried is not trained again."""
+    return sum(line.startswith("training ") and int(line.split()[1]) for line in said.splitlines())
+
+
+def test_a_report_of_no_sweep(main, one_line):
+    refused(main, one_line, "--report", "nothing-1234", parts=["nothing-1234", "not found", "--output"])

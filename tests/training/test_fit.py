@@ -119,3 +119,37 @@ def test_the_model_is_ready_for_use(run, make_spec, windows):
     assert not model.training
     members = model.sample(windows.scored.batch([0]), SamplingSettings(steps=2, members=2), seed=0)
     assert not members.requires_grad
+
+
+def test_rungs_lie_in_the_last_stage_only(run, make_spec, windows):
+    """Only then can the model sample, and it does so with the means and the weights it would end with."""
+    seen = []
+
+    def look(step, model):
+        members = model.sample(windows.scored.batch([0]), SamplingSettings(steps=2, members=2), seed=0)
+        seen.append((step, {name: tensor.clone() for name, tensor in model.state_dict().items()}, members))
+
+    looked, _ = run(make_spec(), rungs=(1, 3), on_rung=look)
+    assert [step for step, *_ in seen] == [1, 3]  # once each, though the mean has as many steps
+    assert all(torch.isfinite(members).all() for *_, members in seen)
+    plain, _ = run(make_spec())
+    assert same(looked, plain, "")
+    for _, state, _ in seen:
+        means = {name: value for name, value in state.items() if name.startswith("mean.")}
+        assert all(torch.equal(value, plain.state_dict()[name]) for name, value in means.items())
+    assert not torch.equal(seen[0][2], seen[1][2])
+
+
+def test_what_a_look_raises_ends_the_fit(run, make_spec):
+    cache = MemoryCache()
+
+    def enough(step, model):
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        run(make_spec(), cache=cache, rungs=(2,), on_rung=enough)
+    assert [key[0] for key in cache.kept] == ["mean"]  # a pruned stage is not passed on
+
+
+def test_rungs_without_a_look_change_nothing(run, make_spec):
+    assert same(run(make_spec(), rungs=(1, 2))[0], run(make_spec())[0], "")

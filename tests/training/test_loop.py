@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from pipeline.config import SamplingSettings
 from pipeline.models.families import build_model
 from pipeline.training.checkpoint import StageCheckpoint
 from pipeline.training.loop import _rate_factor, train_stage
@@ -14,7 +15,10 @@ CPU = torch.device("cpu")
 def train(make_spec, windows, tiny):
     """Train one stage of a fresh model; give the model and the reports."""
 
-    def run(number=0, *, steps=10, seed=0, checkpoint=None, on_report=None, model=None, **changes):
+    def run(
+        number=0, *, steps=10, seed=0, checkpoint=None, on_report=None, model=None, rungs=(), on_rung=None,
+        **changes,
+    ):  # fmt: skip
         model = model or build_model(make_spec(), seed=0)
         settings = tiny.training.model_copy(
             update={"mean_steps": steps, "residual_steps": steps, "checkpoint_every": 3, "report_every": 4}
@@ -30,6 +34,8 @@ def train(make_spec, windows, tiny):
             device=CPU,
             checkpoint=checkpoint,
             on_report=lambda report: (reports.append(report), on_report and on_report(report, model)),
+            rungs=rungs,
+            on_rung=(lambda step: on_rung(step, model)) if on_rung else None,
         )
         return model, reports
 
@@ -181,3 +187,111 @@ def test_a_gradient_that_is_not_finite_stops_too(train, make_spec):
     model.loss = lambda stage, batch, generator: (model.mean.head.weight * 0).abs().sqrt().sum()
     with pytest.raises(FloatingPointError, match="gradient norm nan"):
         train(model=model, steps=1)
+
+
+def parameters(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_a_rung_sees_the_averaged_weights(train, make_spec):
+    seen, raw = {}, []
+    start = {name: p.detach().double() for name, p in build_model(make_spec(), seed=0).named_parameters()}
+    train(
+        steps=6,
+        ema=0.9,
+        report_every=1,
+        rungs=(2, 5),
+        on_rung=lambda step, model: seen.update({step: parameters(model)}),
+        on_report=lambda report, model: raw.append(parameters(model)),
+    )
+    assert list(seen) == [2, 5]
+    average = start
+    for step, weights in enumerate(raw[:5]):  # independently, in double precision
+        kept = min(0.9, (1 + step) / (10 + step))
+        average = {name: kept * average[name] + (1 - kept) * weights[name].double() for name in average}
+        if step + 1 in seen:
+            for name, value in average.items():
+                torch.testing.assert_close(seen[step + 1][name].double(), value, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(seen[5]["mean.head.weight"], raw[4]["mean.head.weight"])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_training_goes_on_from_its_own_weights_after_a_rung(train, windows, number):
+    """Whatever a look does, sampling included, training ends with the same weights to the bit."""
+    looks, after = [], []
+
+    def look(step, model):
+        assert not model.training
+        with torch.no_grad():
+            batch = windows.scored.batch([0])
+            looks.append(model.sample(batch, SamplingSettings(steps=2, members=2), seed=step).shape)
+        torch.manual_seed(step)
+
+    plain, reports = train(number)
+    looked, same_reports = train(
+        number, rungs=(3, 7), on_rung=look, on_report=lambda report, model: after.append(model.training)
+    )
+    assert len(looks) == 2
+    assert all(after)
+    assert same(plain, looked)
+    assert reports == same_reports
+
+
+def test_rungs_are_looked_at_at_their_steps_only(train):
+    steps = []
+    train(steps=10, rungs={4, 9, 30}, on_rung=lambda step, model: steps.append(step))
+    assert steps == [4, 9]
+    train(steps=10, rungs={4, 9})  # nobody looks
+
+
+def test_what_a_look_raises_ends_the_training_with_its_checkpoint(train, tmp_path):
+    checkpoint = StageCheckpoint(str(tmp_path / "stage.ckpt"))
+
+    def enough(step, model):
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(checkpoint=checkpoint, rungs=(5,), on_rung=enough)
+    assert (tmp_path / "stage.ckpt").exists()
+    resumed, _ = train(checkpoint=checkpoint)
+    assert same(resumed, train()[0])
+
+
+@pytest.mark.parametrize("rung", [3, 5, 6])  # a checkpoint is kept after steps 3, 6 and 9
+def test_a_rung_that_is_passed_was_looked_at(train, tmp_path, rung):
+    """However a kill falls around a rung, a look is never left out and sees the same weights again."""
+    undisturbed = {}
+    plain, _ = train(rungs=(rung,), on_rung=lambda step, model: undisturbed.update(parameters(model)))
+    for kill_at in (rung, rung + 1, 9):
+        checkpoint, looks = StageCheckpoint(str(tmp_path / f"{kill_at}.ckpt")), []
+
+        def look(step, model, looks=looks):
+            looks.append(parameters(model))
+
+        def kill(report, model, kill_at=kill_at):
+            if report.step == kill_at:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            train(checkpoint=checkpoint, report_every=1, on_report=kill, rungs=(rung,), on_rung=look)
+        model, _ = train(checkpoint=checkpoint, rungs=(rung,), on_rung=look)
+        kept = max(step for step in (0, 3, 6, 9) if step < kill_at)  # a kill comes before that step's
+        assert len(looks) == (1 if kept >= rung or kill_at == rung else 2)
+        for seen in looks:
+            assert all(torch.equal(seen[name], value) for name, value in undisturbed.items())
+        assert same(model, plain)
+
+
+def test_a_kill_while_looking_repeats_the_look(train, tmp_path):
+    checkpoint, looks = StageCheckpoint(str(tmp_path / "stage.ckpt")), []
+
+    def look(step, model):
+        looks.append(parameters(model))
+        if len(looks) == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(checkpoint=checkpoint, rungs=(6,), on_rung=look)  # at a step that is to be kept, too
+    train(checkpoint=checkpoint, rungs=(6,), on_rung=look)
+    assert len(looks) == 2
+    assert all(torch.equal(looks[0][name], looks[1][name]) for name in looks[0])

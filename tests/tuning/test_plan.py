@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import FactorPair, UserError
+from pipeline import FactorPair, ScaleParameters, UserError
 from pipeline.config_layers import load_config
 from pipeline.prior import paper_prior
+from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tuning import plan as plan_module
-from pipeline.tuning.plan import describe_plan, plan_sweep, sweep_id
+from pipeline.tuning.plan import describe_plan, last_rungs, plan_sweep, sweep_id
 
 
 def config(*overrides, pairs="4x2,1x3"):
@@ -40,6 +41,9 @@ def test_few_frames_shorten_the_context():
         ([], "4x30", SHAPE, ["4x30", "fine frames"]),
         ([], "4x2", (2, 48, 48), ["frames"]),
         ([("tuning.search_space", "no_such_space")], "4x2", SHAPE, ["no_such_space"]),
+        ([("tuning.recipe", "/no/such.yaml")], "4x2", SHAPE, ["/no/such.yaml"]),
+        ([("tuning.cpus_per_trial", 1e-4)], "4x2", SHAPE, ["tuning.cpus_per_trial", "0.0001"]),
+        ([("tuning.workers_per_trial", 2)], "4x2", SHAPE, ["tuning.workers_per_trial", "2"]),
     ],
 )
 def test_what_does_not_fit(overrides, pairs, shape, parts, one_line):
@@ -50,12 +54,49 @@ def test_what_does_not_fit(overrides, pairs, shape, parts, one_line):
 
 def test_description_counts_shared_stages_once():
     settings = config(("tuning.trials", 3))
-    text = describe_plan(settings, plan_sweep(settings, SHAPE))
+    plans = plan_sweep(settings, SHAPE)
+    text = describe_plan(settings, plans)
     assert "2 pairs x 3 trials = 6 trainings" in text
-    assert "4x2: first beta" in text
-    assert "1x3: first beta" in text
+    assert f"4x2: around the paper values, L up to {plans[0].max_context}; first beta" in text
+    assert f"1x3: around the paper values, L up to {plans[1].max_context}; first beta" in text
     # 12 + 12 steps a trial; at best the first context's mean is trained once per pair
     assert f"between {2 * (12 + 3 * 12)} and {2 * 3 * 24} training steps" in text
+    assert "at most 4 trials at once (2 per pair: tuning.at_once)" in text
+    alone = config(("tuning.trials", 3), ("tuning.share_stages", False))
+    assert f"between {2 * 3 * 24} and {2 * 3 * 24} training steps" in describe_plan(alone, plans)
+
+
+def test_description_names_the_rungs_if_there_will_be_pruning():
+    def described(*overrides):
+        settings = config(("tuning.startup_trials", 4), *overrides)
+        return describe_plan(settings, plan_sweep(settings, SHAPE))
+
+    assert "pruning after 3 and 6 of the 12 steps of stage residual" in described(("tuning.trials", 5))
+    assert "pruning" not in described(("tuning.trials", 4))  # all of them are the start
+    assert "pruning" not in described(("tuning.trials", 9), ("tuning.pruning.rungs", 0))
+    assert "pruning" not in described(("tuning.trials", 9), ("tuning.objectives", ["crps", "spectral"]))
+
+
+def test_rungs():
+    assert last_rungs(config()) == (3, 6)
+    assert last_rungs(config(("training.residual_steps", 600))) == (150, 300)
+    assert last_rungs(config(("tuning.pruning.reduction", 3))) == (1, 4)
+    assert last_rungs(config(("tuning.objectives", ["spectral"]))) == (3, 6)
+    assert last_rungs(config(("tuning.objectives", ["crps", "spectral"]))) == ()
+
+
+def test_a_recipe_centres_the_search(tmp_path):
+    tuned = ScaleParameters(beta=0.033, context=2)
+    entry = RecipeEntry(pair=FactorPair(4, 2), parameters=tuned, origin=Origin.TUNED, score=1.0)
+    url = str(tmp_path / "recipe.yaml")
+    Recipe(entries=(entry,)).save(url)
+    settings = config(("tuning.recipe", url))
+    plans = plan_sweep(settings, SHAPE)
+    assert plans[0].entry == entry
+    assert 0.033 in [point["beta"] for point in plans[0].first]
+    assert plans[0].first[0]["beta"] == paper_prior(FactorPair(4, 2)).beta  # the prior stays the first
+    assert plans[1].entry.origin is Origin.PAPER
+    assert "4x2: around the tuned values" in describe_plan(settings, plans)
 
 
 SAME = [
@@ -64,6 +105,12 @@ SAME = [
     [("tuning.cpus_per_trial", 2)],
     [("scoring.batch", 1)],
     [("scoring.test_windows", 1)],
+    [("scoring.block_frames", 1), ("scoring.block_patches", 1), ("scoring.resamples", 100)],
+    [("tuning.max_failures", 9)],
+    [("tuning.share_stages", False)],
+    [("tuning.compare", False), ("tuning.predict", ["8x2"])],
+    [("tuning.storage", "sqlite:////elsewhere.db")],
+    [("ray.cpus", 1)],
     [("training.report_every", 1)],
     [("training.checkpoint_every", 1)],
     [("data.memory_gib", 0)],
@@ -82,6 +129,13 @@ OTHER = [
     [("scoring.windows", 3)],
     [("tuning.max_context", 3)],
     [("tuning.startup_trials", 5)],
+    [("tuning.at_once", 3)],
+    [("tuning.objectives", ["crps", "spectral"])],
+    [("tuning.pruning.rungs", 1)],
+    [("tuning.pruning.reduction", 3)],
+    [("tuning.pruning.windows", 3)],
+    [("tuning.search_space", "tests_space")],
+    [("tuning.recipe", "RECIPE")],
 ]
 
 
@@ -94,15 +148,38 @@ def test_pairs_extend_a_sweep(store):
     assert sweep_id(config(pairs="8x1"), store) == sweep_id(config(), store)
 
 
+@pytest.fixture
+def recipe(tmp_path):
+    """Write a recipe and give its file."""
+
+    def write(beta):
+        tuned = ScaleParameters(beta=beta, context=2)
+        entry = RecipeEntry(pair=FactorPair(4, 2), parameters=tuned, origin=Origin.TUNED, score=1.0)
+        Recipe(entries=(entry,)).save(str(tmp_path / "recipe.yaml"))
+        return str(tmp_path / "recipe.yaml")
+
+    return write
+
+
 @pytest.mark.parametrize("overrides", OTHER, ids=str)
-def test_what_is_another_sweep(overrides, store):
+def test_what_is_another_sweep(overrides, store, recipe, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "tests_space.py").write_text("def first_trials(entry, n): ...\ndef suggest(*a): ...\n")
+    overrides = [(key, recipe(0.02) if value == "RECIPE" else value) for key, value in overrides]
     assert sweep_id(config(*overrides), store) != sweep_id(config(), store)
+
+
+def test_a_recipe_counts_by_what_it_says(store, recipe):
+    def here(beta):
+        return sweep_id(config(("tuning.recipe", recipe(beta))), store)
+
+    assert here(0.02) == here(0.02) != here(0.03)
 
 
 def test_other_data_or_code_is_another_sweep(store, monkeypatch):
     here = sweep_id(config(), store)
     assert sweep_id(config(), replace(store, info=replace(store.info, fingerprint="0"))) != here
-    monkeypatch.setattr(plan_module, "__version__", "99.0")
+    monkeypatch.setattr(plan_module, "code_version", lambda: "another")
     assert sweep_id(config(), store) != here
 
 

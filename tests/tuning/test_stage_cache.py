@@ -1,14 +1,17 @@
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
-from pipeline import Conservation
+from pipeline import Conservation, FactorPair
+from pipeline.config import PruningSettings
 from pipeline.models.families import build_model
 from pipeline.models.family import Stage
 from pipeline.tuning import stage_cache
-from pipeline.tuning.stage_cache import LeasedClaims, SharedStages
+from pipeline.tuning.claims import LeasedClaims
+from pipeline.tuning.stage_cache import SharedStages
 
 MEAN = Stage("mean", ("mean",), frozenset({"context"}), steps=12)
 RESIDUAL = Stage("residual", ("denoiser",), frozenset({"beta", "context", "conservation"}), steps=12)
@@ -56,8 +59,14 @@ def test_the_key_holds_what_the_weights_depend_on(shared, make_spec, tiny):
         shared(owner="b").key(MEAN, make_spec()),
         shared(url="elsewhere").key(MEAN, make_spec()),
         shared(config=changed(tiny, "training", report_every=1)).key(MEAN, make_spec()),
+        shared(config=changed(tiny, "training", checkpoint_every=1)).key(MEAN, make_spec()),
+        shared(config=changed(tiny, "training", residual_steps=99)).key(MEAN, make_spec()),  # a later stage
         shared(config=changed(tiny, "tuning", trials=99)).key(MEAN, make_spec()),
+        shared(config=changed(tiny, "tuning", pruning=PruningSettings(rungs=0))).key(MEAN, make_spec()),
+        shared(config=changed(tiny, "tuning", objectives=("spectral",))).key(MEAN, make_spec()),
         shared(config=changed(tiny, "scoring", windows=99)).key(MEAN, make_spec()),
+        shared(config=changed(tiny, "sampling", steps=3)).key(MEAN, make_spec()),
+        shared(config=changed(tiny, "data", store="elsewhere")).key(MEAN, make_spec()),
     ]
     assert set(same) == {key}
     other = [
@@ -69,14 +78,32 @@ def test_the_key_holds_what_the_weights_depend_on(shared, make_spec, tiny):
         shared(config=changed(tiny, "training", mean_steps=13)).key(MEAN, make_spec()),
         shared(config=changed(tiny, "data", min_wet=0.3)).key(MEAN, make_spec()),
         shared(config=changed(tiny, "tuning", max_context=3)).key(MEAN, make_spec()),
+        shared().key(MEAN, replace(make_spec(), pair=FactorPair(2, 2))),
         shared().key(Stage("other", ("mean",), MEAN.depends_on, 12), make_spec()),
     ]
     assert len({key, *other}) == len(other) + 1
 
 
-def test_the_key_holds_the_version(shared, make_spec, monkeypatch):
+def test_a_stage_depends_on_the_steps_of_those_before_it(shared, make_spec, tiny):
+    key = shared().key(RESIDUAL, make_spec())
+    assert shared(config=changed(tiny, "training", mean_steps=13)).key(RESIDUAL, make_spec()) != key
+    assert shared(config=changed(tiny, "training", residual_steps=13)).key(RESIDUAL, make_spec()) != key
+    for change in ({"beta": 0.05}, {"context": 2}, {"conservation": Conservation(power=0.5)}):
+        assert shared().key(RESIDUAL, make_spec(**change)) != key
+
+
+def test_only_what_a_stage_depends_on_counts(shared, make_spec):
+    """A mean that is trained through f is another for each f, and still the same for each beta."""
+    through = Stage("mean", ("mean",), frozenset({"context", "conservation"}), steps=12)
+    key = shared().key(through, make_spec())
+    assert shared().key(through, make_spec(beta=0.05)) == key
+    assert shared().key(through, make_spec(conservation=Conservation(power=0.5))) != key
+    assert shared().key(MEAN, make_spec()) != key
+
+
+def test_the_key_holds_the_code(shared, make_spec, monkeypatch):
     key = shared().key(MEAN, make_spec())
-    monkeypatch.setattr(stage_cache, "__version__", "99.0")
+    monkeypatch.setattr(stage_cache, "code_version", lambda: "another")
     assert shared().key(MEAN, make_spec()) != key
 
 
@@ -91,13 +118,12 @@ def test_a_stage_that_serves_one_trial_only_is_not_shared(shared, make_spec, tmp
 
 
 def test_round_trip(shared, make_spec):
-    one, two = shared("a"), shared("b")
+    one, two = shared("a"), shared("b")  # of any sweeps: a stage is found by what it depends on
     assert one.fetch_or_claim(MEAN, make_spec(beta=0.01)) is None
     one.publish(MEAN, make_spec(beta=0.01), state())
     got = two.fetch_or_claim(MEAN, make_spec(beta=0.05))
     assert got.keys() == state().keys()
     assert all(torch.equal(got[name], tensor) for name, tensor in state().items())
-    assert (one.steps_saved, two.steps_saved) == (0, MEAN.steps)
     assert shared("c").fetch_or_claim(MEAN, make_spec(context=2)) is None
 
 
@@ -120,9 +146,11 @@ def test_a_whole_model_stage_survives(shared, make_spec, perturb):
         lambda weights, manifest: weights.unlink(),
         lambda weights, manifest: manifest.write_text(manifest.read_text()[:40]),
         lambda weights, manifest: manifest.write_text(json.dumps({"stage": "mean"})),
+        lambda weights, manifest: manifest.write_text("[]"),
+        lambda weights, manifest: manifest.write_bytes(b"\xff"),
         lambda weights, manifest: manifest.unlink(),
     ],
-    ids=["a byte", "empty", "no weights", "half a manifest", "no sum", "no manifest"],
+    ids=["a byte", "empty", "no weights", "half a manifest", "no sum", "a list", "no text", "no manifest"],
 )
 def test_damage_is_not_used_and_is_mended(damage, shared, make_spec, tmp_path):
     shared("a").publish(MEAN, make_spec(), state())
@@ -214,12 +242,11 @@ def test_single_flight(tmp_path, tiny, make_spec):
             assert claims.refused.wait(30)  # the other has come and must wait
             stages.publish(MEAN, make_spec(), state())
             got = state()
-        return got, stages.steps_saved
+        return got
 
-    (one, saved_one), (two, saved_two) = in_threads(lambda: trial("a"), lambda: trial("b"))
+    one, two = in_threads(lambda: trial("a"), lambda: trial("b"))
     assert len(trained) == 1
     assert all(torch.equal(one[name], two[name]) for name in state())
-    assert sorted([saved_one, saved_two]) == [0, MEAN.steps]
     assert claims._held == {}
 
 

@@ -97,7 +97,7 @@ class KilledError(BaseException):
 
 
 class Deadly:
-    """Makes a storage die just before or just after a chosen write, which is all that a kill can fall between."""
+    """Makes a storage die just before or just after a chosen write; kills fall nowhere else."""
 
     def __init__(self):
         self.left = None

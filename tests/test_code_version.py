@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from pipeline import code_version as module
+from pipeline.code_version import code_version
+
+SOURCE = '''"""What it is."""
+
+from __future__ import annotations
+
+LIMIT = 3
+"""How many."""
+
+
+def grow(x: float, by: float = 1.0) -> float:
+    """Grow."""
+    # a comment
+    return x + by * (1 if x > LIMIT else 2)
+
+
+class Thing:
+    """A thing."""
+
+    name = "text"
+
+    def run(self):
+        """Run."""
+'''
+
+
+def version(tmp_path, monkeypatch, source=SOURCE, **more):
+    """The version of a package of these files."""
+    package = tmp_path / str(len(list(tmp_path.iterdir())))
+    for name, text in {"part/a.py": source, "b.py": "x = 1\n", "free.py": "y = 1\n", **more}.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    monkeypatch.setattr(module, "__file__", str(package / "code_version.py"))
+    monkeypatch.setattr(module, "_DECIDING", ("b.py", "part"))
+    return code_version.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# a comment", "# another\n    # and one more"),
+        ("    # a comment\n", ""),
+        ('"""Grow."""', '"""Grow by `by`.\n\n    At length.\n    """'),
+        ('    """Grow."""\n', ""),  # a docstring more or less
+        ('    name = "text"', '    name = "text"\n    """What it is called."""'),
+        ('"""How many."""\n', ""),
+        ('        """Run."""\n', "        pass\n"),
+        ("x + by * (1 if x > LIMIT else 2)", "(\n        x\n        + by * (1 if x > LIMIT else 2)\n    )"),
+        ('"text"', "'text'"),
+        ("\n\nclass", "\n\n\n\n\nclass"),
+    ],
+)
+def test_what_does_not_count(tmp_path, monkeypatch, old, new):
+    assert SOURCE.count(old) == 1
+    changed = version(tmp_path, monkeypatch, SOURCE.replace(old, new))
+    assert changed == version(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("by: float = 1.0", "by: float = 2.0"),
+        ("LIMIT = 3", "LIMIT = 4"),
+        ("x > LIMIT", "x >= LIMIT"),
+        ('"text"', '"other"'),
+        ("return x +", "return x -"),
+        ("def run", "def walk"),
+        ('"""Run."""', "return 'Run.'"),
+    ],
+)
+def test_what_counts(tmp_path, monkeypatch, old, new):
+    assert SOURCE.count(old) == 1
+    changed = version(tmp_path, monkeypatch, SOURCE.replace(old, new))
+    assert changed != version(tmp_path, monkeypatch)
+
+
+def test_which_files_count(tmp_path, monkeypatch):
+    same = version(tmp_path, monkeypatch)
+    assert version(tmp_path, monkeypatch, **{"free.py": "y = 2\n"}) == same
+    others = [
+        version(tmp_path, monkeypatch, **{"b.py": "x = 2\n"}),
+        version(tmp_path, monkeypatch, **{"part/c.py": ""}),
+        version(tmp_path, monkeypatch, **{"part/deep/c.py": ""}),
+    ]
+    assert len({same, *others}) == 4
+
+
+def test_of_this_package():
+    """Every part that decides a result is there; those named here do not."""
+    assert code_version() == code_version.__wrapped__()
+    package = Path(pipeline.__file__).parent
+    assert all((package / name).exists() for name in module._DECIDING)
+    deciding = {
+        file.relative_to(package).as_posix()
+        for name in module._DECIDING
+        for file in ((package / name).rglob("*.py") if (package / name).is_dir() else [package / name])
+    }
+    parts = ("data", "diffusion", "evaluation", "models", "training")
+    rest = {
+        file.relative_to(package).as_posix()
+        for part in parts
+        for file in (package / part).rglob("*.py")
+        if file.name != "__init__.py"
+    } - deciding
+    ingest = {"axes", "dataset", "inputs", "layout", "manifest", "sources", "store", "synthetic", "timeline"}
+    assert rest <= {f"data/{name}.py" for name in {*ingest, "units"}} | {
+        "evaluation/bootstrap.py",  # intervals of the report
+        "evaluation/figures.py",
+    }
