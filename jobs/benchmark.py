@@ -1,4 +1,4 @@
-"""Measure this project by itself, as ratios: what sharing stages saves, what a trial costs beyond its work."""
+"""Measure this project by itself, as ratios: what sharing stages saves, what a trial costs beyond work."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Scores of ensembles of fields against the truth, deterministic references and figures: plain torch.
 
-`statistics` gives sums per window, `scores` the scores computed from merged sums, `baselines` the references
-that a model has to beat, and `figures` pictures (matplotlib is imported only there).
+`statistics` and `spectra` give sums per window, `scores` the scores computed from merged sums, `bootstrap`
+whether two models differ, `baselines` the references that a model has to beat, and `figures` pictures
+(matplotlib is imported only there).
 """

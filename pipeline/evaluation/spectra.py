@@ -92,8 +92,8 @@ def log_spectral_distance(statistics: SpectralStatistics) -> float:
 
     LSD = sqrt(mean_k (10 log10(P_truth(k) / P_members(k)))^2), with the spectra summed over all windows.
     Power below -60 dB of the truth's largest counts as that much, so a field without small scales has a
-    finite distance, and dry fields foreseen as dry have none. For a truth without any power, the largest of the
-    members stands in. A NaN gives NaN.
+    finite distance, and dry fields foreseen as dry have none. If the truth has no power at all, the members'
+    largest stands in for its. A NaN gives NaN.
     """
     truth, members = statistics.truth.sum(dim=0), statistics.members.sum(dim=0)  # (K,)
     floor = _FLOOR * (truth.max() if truth.max() > 0 else members.max())

@@ -103,11 +103,12 @@ def _find(sweep: Sweep, job: TrialJob, *, train: bool) -> Findings:
         tuned, study = scores[trial.model_url], sweep.studies[pair]
         rivals = {
             name: Rival(
-                chosen[pair][name],
-                scores[url].ensemble.crps,
-                _difference(sweep, pair, scores[url], tuned),
+                parameters,
+                scores[models[pair][name]].ensemble.crps,
+                _difference(sweep, pair, scores[models[pair][name]], tuned),
             )
-            for name, url in models[pair].items()
+            for name, parameters in chosen[pair].items()
+            if name in models[pair]
         }
         results.append(PairResult(pair, trial, tuned.as_metrics(), rivals, study.done, study.pruned))
     laws = fit_laws(list(observations.values())) if observations else None

@@ -10,12 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.evaluation.scores import ScoreAccumulator
 from pipeline.evaluation.spectra import (
     SpectralStatistics,
     log_spectral_distance,
     radial_spectrum,
     spectral_statistics,
 )
+from pipeline.factors import FactorPair
 
 
 def noise(*shape, seed=0):
@@ -71,8 +73,9 @@ def test_white_noise_is_flat():
     modes = np.array([((length >= k - 0.5) & (length < k + 0.5)).sum() for k in range(1, side // 2 + 1)])
     per_mode = radial_spectrum(fields).mean(dim=0).numpy() / modes * side**2
     np.testing.assert_allclose(per_mode[1:], 1.5**2, rtol=0.01)
-    # In ring 1, taking the mean away takes noise too: with r the correlation with wavenumber 0 that the window
-    # makes, and c its leakage, 1 - 2 c r + c^2 is left; c = 1/2, r = 2/3 on the axes, their squares between.
+    # In ring 1, taking the mean away takes noise too: with c the leakage of wavenumber 0, and r the
+    # correlation with it that the window makes, 1 - 2 c r + c^2 is left; on the axes c = 1/2 and r = 2/3,
+    # between them the squares of these.
     left = [1 - 2 * c * r + c * c for c, r in ((1 / 2, 2 / 3), (1 / 4, 4 / 9))]
     assert per_mode[0] == pytest.approx(1.5**2 * sum(left) / 2, rel=0.01)
 
@@ -178,3 +181,17 @@ def test_merging_parts_equals_one_pass(chunk):
         assert getattr(merged, name).dtype == torch.float64
         torch.testing.assert_close(getattr(merged, name), getattr(whole, name))
     assert log_spectral_distance(merged) == pytest.approx(log_spectral_distance(whole))
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_an_ensemble_is_scored_by_the_spectra_of_all_windows_together(factor):
+    truth = rain(5, 1, 12, 12)
+    mask, coarse = torch.ones_like(truth, dtype=torch.bool), torch.nn.functional.avg_pool2d(truth, 4)[:, 0]
+    # Each window's members are another window's truth: only sums over all windows agree.
+    members = factor * truth.roll(1, dims=0).unsqueeze(1).expand(-1, 3, -1, -1, -1)
+    accumulator = ScoreAccumulator(FactorPair(4, 1))
+    for part in (slice(0, 2), slice(2, 5)):
+        accumulator.update(members[part], truth[part], mask[part], coarse[part], coarse[part].isfinite())
+    metrics = accumulator.result().as_metrics()
+    assert metrics["log_spectral_distance"] == pytest.approx(20 * math.log10(factor), abs=1e-6)
+    assert metrics["crps"] > 0

@@ -3,7 +3,9 @@
 import random
 import time
 
+import psutil
 import pytest
+from mlflow import MlflowClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 PAIRS, TRIALS = "2x2,1x2", 9
@@ -76,8 +78,6 @@ def test_the_cluster_dies_under_the_driver(sweep_in):
     sweep = sweep_in("cluster")
     process = sweep.start("2x2", 6)
     sweep.wait_for_line(process, "2x2 trial 1: CRPS")
-    import psutil
-
     for one in psutil.Process(process.pid).children(recursive=True):
         if one.name() in ("raylet", "gcs_server"):
             one.kill()
@@ -89,3 +89,28 @@ def test_the_cluster_dies_under_the_driver(sweep_in):
     assert after.items() >= before.items()
     assert sorted(t for t in sweep.trials()["2x2"]) == list(range(6))
     assert not any(status == "RUNNING" for _, status in sweep.statuses())
+
+
+def test_mlflow_goes_away_in_mid_sweep(mlflow_server, sweep_in):
+    sweep = sweep_in("outage")
+    process = sweep.start("2x2", 9, "--tracking-uri", mlflow_server.uri)
+    sweep.wait_for_line(process, "2x2 trial 1: ")
+    mlflow_server.stop()
+    sweep.wait_for_line(process, "2x2 trial 5: ")  # it goes on
+    mlflow_server.start()
+    said = sweep.said_by(process)
+    assert "models:/finescale-synthetic-2x2@champion" in said
+    client = MlflowClient(mlflow_server.uri)
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    trials = {
+        int(run.data.params["trial"]): run for run in runs if run.data.tags["finescale.role"] == "trial"
+    }
+    held = sweep.trials()["2x2"]
+    assert sorted(trials) == sorted(held)
+    for number, (state, _, values, _) in held.items():
+        assert trials[number].info.status == RIGHT[state]
+        if state == "COMPLETE":
+            assert trials[number].data.metrics["crps"] == values[0]
+            steps = [m.step for m in client.get_metric_history(trials[number].info.run_id, "residual_loss")]
+            assert steps == [6, 12]
+    assert not any(run.info.status == "RUNNING" for run in runs)
