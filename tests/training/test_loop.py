@@ -257,7 +257,7 @@ def test_what_a_look_raises_ends_the_training_with_its_checkpoint(train, tmp_pat
     assert same(resumed, train()[0])
 
 
-@pytest.mark.parametrize("rung", [3, 5, 6])  # a checkpoint is kept after steps 3, 6 and 9
+@pytest.mark.parametrize("rung", [3, 5])  # a checkpoint is kept after steps 3, 6 and 9
 def test_a_rung_that_is_passed_was_looked_at(train, tmp_path, rung):
     """However a kill falls around a rung, a look is never left out and sees the same weights again."""
     undisturbed = {}

@@ -24,7 +24,13 @@ class KilledError(BaseException):
 
 # One stage of 6 steps and one of 9, kept after every third, where they report and are looked at, too.
 SHORT = {
-    "training": {"mean_steps": 6, "residual_steps": 9, "report_every": 3, "checkpoint_every": 3},
+    "training": {
+        "batch": 1,
+        "mean_steps": 6,
+        "residual_steps": 9,
+        "report_every": 3,
+        "checkpoint_every": 3,
+    },
     "sampling": {"steps": 3, "members": 2},
     "scoring": {"windows": 3},
 }
