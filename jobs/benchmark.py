@@ -16,7 +16,7 @@ EXAMPLES = """\
   python jobs/benchmark.py stage-cache --store data/knmi.zarr --pairs 4x2 --trials 16
   python jobs/benchmark.py trial-overhead --preset tiny --pairs 4x2 --trials 12 --set tuning.pruning.rungs=0
 
-Results go to OUTPUT/benchmark; the same command carries on, and measures nothing twice.
+Results go to OUTPUT/benchmark; stage-cache carries on where it was stopped.
 """
 
 FLAGS = {

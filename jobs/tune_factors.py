@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import environment
-from pipeline.cli import add_config_flags, config_from, job_parser, run_job
+from pipeline.cli import add_config_flags, config_from, job_parser, refuse_flags, run_job
 
 EXAMPLES = """\
   python jobs/tune_factors.py --pairs 4x1,1x3,4x2 --trials 4           # synthetic rain, results under ./runs
@@ -49,13 +49,15 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     environment.prepare()
 
+    from pipeline.tuning.kept import config_of
     from pipeline.tuning.plan import describe_plan, plan_sweep
-    from pipeline.tuning.sweep import config_of, dataset_shape, run_sweep
+    from pipeline.tuning.sweep import dataset_shape, run_sweep
 
     config = config_from(arguments)
     if arguments.report:
+        refuse_flags(arguments, FLAGS, "--report", allowed={"--output", "--tracking-uri", "--predict"})
         config = config_of(arguments.report, config)
-    plan = describe_plan(config, plan_sweep(config, dataset_shape(config)))
+    plan = describe_plan(config, plan_sweep(config, dataset_shape(config))) if not arguments.report else ""
     print(f"{environment.without_secrets(config.to_yaml())}\n{plan}", flush=True)
     if not arguments.dry_run and not run_sweep(config, arguments.report):
         sys.exit(1)

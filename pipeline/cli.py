@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NoReturn
 
 from pipeline.config import Config
@@ -63,6 +63,24 @@ def config_from(arguments: argparse.Namespace) -> Config:
     overrides = [(key, value) for key, value in flags if value is not None]
     overrides += [parse_assignment(text) for text in arguments.set]
     return load_config(overrides, file=arguments.config)
+
+
+def refuse_flags(
+    arguments: argparse.Namespace,
+    flags: Mapping[str, tuple[str, str]],
+    mode: str,
+    allowed: Collection[str],
+) -> None:
+    """Refuse flags that a mode of a job would not heed.
+
+    Raises
+    ------
+    UserError
+        Naming the first of them.
+    """
+    for flag, (key, _) in flags.items():
+        if flag not in allowed and getattr(arguments, f"key:{key}") is not None:
+            raise UserError(f"{flag}: not used with {mode}, which takes {', '.join(sorted(allowed))}")
 
 
 def run_job(main: Callable[[list[str]], None]) -> NoReturn:

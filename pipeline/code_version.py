@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.metadata
 from pathlib import Path
 
 _DECIDING = (
@@ -21,11 +22,14 @@ _DECIDING = (
     "evaluation/scores.py",
     "evaluation/spectra.py",
     "evaluation/statistics.py",
+    "factors.py",
     "laws.py",
     "models",
     "prior.py",
     "training",
+    "recipe.py",
     "tuning/proposal.py",
+    "tuning/study.py",
     "tuning/trial.py",
 )
 
@@ -38,6 +42,8 @@ def code_version() -> str:
     this one makes. Comments, docstrings and layout do not count: the syntax tree is what is digested.
     """
     package, digest = Path(__file__).parent, hashlib.sha256()
+    for library in ("optuna", "torch"):  # other versions may draw other points and other numbers
+        digest.update(f"{library} {importlib.metadata.version(library)}\n".encode())
     for name in _DECIDING:
         path = package / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:

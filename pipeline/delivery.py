@@ -193,7 +193,7 @@ class Delivery:
             record["model_url"],
             record["name"],
             crps=record["crps"],
-            data_fingerprint=record["data_fingerprint"],
+            scored_on=record["scored_on"],
         )
 
     def _run(self, record: Record) -> str:

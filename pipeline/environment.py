@@ -50,8 +50,11 @@ def prepare() -> None:
 
 
 def without_secrets(text: str) -> str:
-    """Hide user and password of every URL in a text."""
-    return re.sub(r"://[^/\s'\"]*@", "://***@", text)
+    """Hide user and password of every URL in a text, wherever in the URL they stand."""
+    text = re.sub(r"://[^/\s'\"]*@", "://***@", text)
+    # A password with a slash; what follows a port is a path, which may hold an @.
+    text = re.sub(r"://[^/\s'\"@:]*:(?!\d+/)[^\s'\"]*@", "://***@", text)
+    return re.sub(r"(?i)((?:password|passwd|token|secret)=)[^&\s'\"]*", r"\1***", text)
 
 
 def in_ray_job() -> bool:
@@ -125,12 +128,16 @@ def start_ray(config: Config) -> None:
             raise UserError(
                 f"Ray cluster {address}: cannot connect ({' '.join(str(error).split())[:200]})"
             ) from error
+        wanted = _wanted(config)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(kind, 0.0) >= amount for kind, amount in wanted.items()) for node in nodes):
+            asked = ", ".join(f"{amount:g} {kind}" for kind, amount in wanted.items() if amount)
+            print(f"note: no node of the cluster has {asked} for a trial; trials wait until one joins")
 
 
 def _check_room(config: Config, resources: dict[str, float]) -> None:
     """Refuse trials that would wait for ever: a cluster of one machine does not grow."""
-    wanted = {"CPU": config.tuning.cpus_per_trial, "GPU": config.tuning.gpus_per_trial}
-    for kind, amount in wanted.items():
+    for kind, amount in _wanted(config).items():
         if amount > resources.get(kind, 0.0):
             raise UserError(
                 f"tuning.{kind.lower()}s_per_trial: {amount:g} wanted, this machine has "
@@ -138,11 +145,34 @@ def _check_room(config: Config, resources: dict[str, float]) -> None:
             )
 
 
+def _wanted(config: Config) -> dict[str, float]:
+    """Give what one trial takes."""
+    return {"CPU": config.tuning.cpus_per_trial, "GPU": config.tuning.gpus_per_trial}
+
+
 def _knock(address: str | None) -> None:
     """Find out within seconds that nobody listens at HOST:PORT; Ray itself would try for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def fetched(reference: Any) -> Any:
+    """Wait for what a function gave that ran on the cluster, or raise what it raised, as it raised it.
+
+    Raises
+    ------
+    UserError
+        As it was raised there: Ray would wrap it into one with a traceback for a message.
+    """
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
 
 
 def remotely(function: Callable[..., Any], config: Config) -> Any:

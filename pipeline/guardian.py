@@ -22,13 +22,18 @@ class Guardian:
 
     Parameters
     ----------
-    lock : str or None
+    lock : str
         Lock file of the sweep: whoever holds it has taken the sweep over.
     tracker : dict
         Arguments of `Tracker`.
     """
 
-    def __init__(self, lock: str | None, tracker: dict[str, Any]) -> None:
+    @classmethod
+    def over(cls, lock: str | None, tracker: dict[str, Any]) -> Guardian | None:
+        """Give a guardian; none without a lock, for it could not tell whether the sweep goes on elsewhere."""
+        return cls(lock, tracker) if lock else None
+
+    def __init__(self, lock: str, tracker: dict[str, Any]) -> None:
         root = str(Path(__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
@@ -66,14 +71,8 @@ def _watch() -> None:
 
     environment.prepare()
 
-    def end_runs() -> None:
-        Tracker(**charge["tracker"]).close(timeout=60.0)  # to open it is to end what was left running
-
-    if charge["lock"] is None:
-        end_runs()
-    else:
-        with locked(charge["lock"], "the sweep has been taken over"):
-            end_runs()
+    with locked(charge["lock"], "the sweep has been taken over"):
+        Tracker(**charge["tracker"]).close(timeout=20.0)  # to open it is to end what was left running
 
 
 if __name__ == "__main__":

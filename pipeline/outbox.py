@@ -114,7 +114,7 @@ class Outbox:
                 self._deliver(record)
                 self._note_answer()
             except Retry as error:
-                tries += 1
+                tries += error.tries is not None  # while nobody answers, no record is to blame
                 if error.tries is None or tries < error.tries:
                     self._note_silence(error)
                     hurried = self._hurry.wait(wait)

@@ -13,12 +13,10 @@ from pipeline.model_file import CARD, WEIGHTS, load_model
 CHAMPION, CHALLENGER = "champion", "challenger"
 
 
-def register(
-    client: Any, run_id: str, model_url: str, name: str, *, crps: float, data_fingerprint: str
-) -> str:
+def register(client: Any, run_id: str, model_url: str, name: str, *, crps: float, scored_on: str) -> str:
     """Store a model with its run and register it; doing it again changes nothing.
 
-    It becomes the champion if there is none, or if it scores better on the same data; else the challenger.
+    It becomes the champion if there is none, or if it scores better on the same windows; else the challenger.
 
     Parameters
     ----------
@@ -30,8 +28,8 @@ def register(
         Registered name.
     crps : float
         On the test split.
-    data_fingerprint : str
-        Scores compare only on the same data.
+    scored_on : str
+        Names the data, the windows and the sampling that the score stands on; only equal ones compare.
 
     Returns
     -------
@@ -54,14 +52,14 @@ def register(
         version, settled = str(known[0].version), "alias" in known[0].tags
     else:
         _store(client, run_id, model_url)
-        tags = {"test_crps": repr(crps), "data_fingerprint": data_fingerprint, "source": model_url}
+        tags = {"test_crps": repr(crps), "scored_on": scored_on, "source": model_url}
         source = f"runs:/{run_id}/model"
         made = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
         version, settled = str(made.version), False
     if not settled:  # new, or its process was killed before it had an alias
         champion = _champion(client, name)
         best = champion is None or str(champion.version) == version
-        alias = CHAMPION if best or _beats(champion, crps, data_fingerprint) else CHALLENGER
+        alias = CHAMPION if best or _beats(champion, crps, scored_on) else CHALLENGER
         client.set_registered_model_alias(name, alias, version)
         client.set_model_version_tag(name, version, "alias", alias)
     aliases = client.get_registered_model(name).aliases
@@ -96,9 +94,9 @@ def _champion(client: Any, name: str) -> Any | None:
         return None
 
 
-def _beats(champion: Any, crps: float, data_fingerprint: str) -> bool:
+def _beats(champion: Any, crps: float, scored_on: str) -> bool:
     tags = champion.tags
-    return tags.get("data_fingerprint") == data_fingerprint and crps < float(tags["test_crps"])
+    return tags.get("scored_on") == scored_on and crps < float(tags["test_crps"])
 
 
 class _Predictor:

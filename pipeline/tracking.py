@@ -17,6 +17,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +26,7 @@ from pipeline.config import TrackingSettings
 from pipeline.delivery import KEY, PARENT, SWEEP, Delivery
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError
-from pipeline.files import join, resolve
+from pipeline.files import join, locked, resolve
 from pipeline.outbox import Outbox
 
 __all__ = ["KEY", "PARENT", "SWEEP", "Status", "Tracker", "check_reachable", "default_uri", "tracking_uri"]
@@ -98,27 +99,30 @@ class Tracker:
     """
 
     def __init__(self, uri: str, experiment: str, output: str, tags: Mapping[str, str]) -> None:
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
         self.uri = uri
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            mlflow.set_tracking_uri(uri)
-            self.client = mlflow.MlflowClient(tracking_uri=uri)
-            self.experiment_id = self._experiment(experiment, _artifacts(uri, output))
-            self._delivery = Delivery(self.client, self.experiment_id, {**tags, **_code_tags()})
-            self._status, doubles = self._delivery.find()
-        except MlflowException as error:
-            reason = without_secrets(" ".join(str(error).split())[:300])
-            raise UserError(f"MLflow {without_secrets(uri)}: {reason}") from error
+        with _first_use(uri):
+            self._open(experiment, output, tags)
         self._outbox = Outbox(
             None if "://" in output else join(resolve(output), "tracking", f"{tags[SWEEP]}.jsonl"),
             self._delivery,
             server=f"MLflow {without_secrets(uri)}",
         )
-        self._settle(doubles)
+        self._settle()
+
+    def _open(self, experiment: str, output: str, tags: Mapping[str, str]) -> None:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = self.uri
+        try:
+            mlflow.set_tracking_uri(uri)
+            self.client = mlflow.MlflowClient(tracking_uri=uri)
+            self.experiment_id = self._experiment(experiment, _artifacts(uri, output))
+            self._delivery = Delivery(self.client, self.experiment_id, {**tags, **_code_tags()})
+            self._status, self._doubles = self._delivery.find()
+        except MlflowException as error:
+            reason = without_secrets(" ".join(str(error).split())[:300])
+            raise UserError(f"MLflow {without_secrets(uri)}: {reason}") from error
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -133,12 +137,12 @@ class Tracker:
         there: str = found.experiment_id
         return there
 
-    def _settle(self, doubles: Mapping[str, str]) -> None:
+    def _settle(self) -> None:
         """End what a killed driver left RUNNING, once what it left to deliver has been delivered."""
         for record in self._outbox.recovered:
             if record["kind"] in ("start", "end"):
                 self._status[record["key"]] = record.get("status", "RUNNING")
-        for run_id, key in doubles.items():
+        for run_id, key in self._doubles.items():
             self._put("discard", key, run_id=run_id)
         for key, status in self._status.items():
             if status not in get_args(Status):
@@ -188,15 +192,15 @@ class Tracker:
 
     def text(self, run: str, name: str, content: str) -> None:
         """Store a text file with a run."""
-        self.image(run, name, content.encode())
+        self.artifact(run, name, content.encode())
 
-    def image(self, run: str, name: str, png: bytes) -> None:
-        """Store a picture with a run."""
-        self._put("artifact", run, name=name, content=base64.b64encode(png).decode())
+    def artifact(self, run: str, name: str, content: bytes) -> None:
+        """Store a file with a run, such as a picture."""
+        self._put("artifact", run, name=name, content=base64.b64encode(content).decode())
 
-    def register(self, run: str, model_url: str, name: str, *, crps: float, data_fingerprint: str) -> None:
+    def register(self, run: str, model_url: str, name: str, *, crps: float, scored_on: str) -> None:
         """Store a model with its run and register it; `registered` tells what came of it."""
-        score = {"crps": float(crps), "data_fingerprint": data_fingerprint}
+        score = {"crps": float(crps), "scored_on": scored_on}
         self._put("register", run, model_url=model_url, name=name, **score)
 
     def end(self, run: str, status: Status) -> None:
@@ -236,6 +240,14 @@ class Tracker:
 
     def _put(self, kind: str, key: str, **content: Any) -> None:
         self._outbox.put({"kind": kind, "key": key, "time": int(time.time() * 1000), **content})
+
+
+def _first_use(uri: str) -> AbstractContextManager[None]:
+    """Let one process at a time open a sqlite file: at the first use MLflow makes its tables."""
+    if not uri.startswith("sqlite:///"):
+        return nullcontext()
+    path = uri.removeprefix("sqlite:///")
+    return locked(f"{path}.lock", f"MLflow {uri}: another process has been opening it for long", 120.0)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

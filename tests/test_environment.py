@@ -21,7 +21,14 @@ def ray(monkeypatch):
         calls.append((arguments, dict(os.environ)))
 
     fake = SimpleNamespace(
-        init=init, is_initialized=lambda: False, cluster_resources=lambda: {"CPU": 2.0}, calls=calls
+        init=init,
+        is_initialized=lambda: False,
+        cluster_resources=lambda: {"CPU": 2.0},
+        nodes=lambda: [
+            {"Alive": True, "Resources": {"CPU": 2.0}},
+            {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+        ],
+        calls=calls,
     )
     monkeypatch.setitem(sys.modules, "ray", fake)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -63,6 +70,12 @@ def test_a_cluster_that_is_there_is_joined(ray, variables, overrides, address):
     assert arguments["address"] == address
     assert "num_cpus" not in arguments  # it raises inside a job
     assert "RAY_AUTH_MODE" not in inherited
+
+
+@pytest.mark.parametrize(("wanted", "waits"), [((), False), ((("tuning.gpus_per_trial", 0.5),), True)])
+def test_trials_that_no_node_holds_yet(ray, wanted, waits, capsys):
+    environment.start_ray(config(("ray.address", "auto"), *wanted))
+    assert ("no node of the cluster has" in capsys.readouterr().out) == waits
 
 
 @pytest.mark.parametrize(("key", "value"), [("tuning.cpus_per_trial", 3), ("tuning.gpus_per_trial", 0.5)])

@@ -33,9 +33,7 @@ def put(tracker, model_url, request):
     def put_(crps, fingerprint="f", key=None):
         run = tracker.start(key or f"{name}/{crps}", "study")
         assert tracker.flush(20)
-        uri = register(
-            tracker.client, tracker.run_id(run), model_url, name, crps=crps, data_fingerprint=fingerprint
-        )
+        uri = register(tracker.client, tracker.run_id(run), model_url, name, crps=crps, scored_on=fingerprint)
         tracker.end(run, "FINISHED")
         return uri.removeprefix(f"models:/{name}")
 
@@ -99,7 +97,7 @@ def test_killed_while_registering(put, tracker, monkeypatch, alias_set):
 
 def test_registered_by_the_tracker(put, tracker, model_url):
     run = tracker.start("by the tracker", "study")
-    tracker.register(run, model_url, put.name, crps=0.5, data_fingerprint="f")
+    tracker.register(run, model_url, put.name, crps=0.5, scored_on="f")
     assert tracker.flush(60)
     assert tracker.registered(run) == f"models:/{put.name}@champion"
     found = tracker.client.get_model_version_by_alias(put.name, "champion")

@@ -66,7 +66,7 @@ def test_a_run_and_its_child(reopen):
     tracker.tag(trial, {"a": "1", "b": "2"})
     tracker.text(study, "notes/table.txt", "rain: \u2265 1 mm/h\n")
     tracker.text(study, "top.txt", "top")
-    tracker.image(study, "figures/one.png", bytes(range(256)))
+    tracker.artifact(study, "figures/one.png", bytes(range(256)))
     tracker.end(trial, "FINISHED")
     tracker.end(study, "FINISHED")
     after = now()
@@ -296,7 +296,7 @@ def test_what_mlflow_refuses_costs_a_record_and_a_line(reopen, caplog):
         tracker.metrics("no such run", {"m": 2.0})
         tracker.end("no such run", "FINISHED")
         tracker.metrics(run, {"a name that MLflow does not take: *": 1.0})
-        tracker.register(run, "/no/such/model", "name", crps=1.0, data_fingerprint="f")
+        tracker.register(run, "/no/such/model", "name", crps=1.0, scored_on="f")
         tracker.metrics(run, {"m": 1.0})
         assert run_of(tracker, run).data.metrics == {"m": 1.0}
     assert len(caplog.messages) == 4

@@ -77,6 +77,8 @@ def test_a_reachable_server(server):
         ("a: http://me@h/x\nb: postgresql://me:p@ss@db/y", "a: http://***@h/x\nb: postgresql://***@db/y"),
         ("uri: http://host\nmail: me@host", "uri: http://host\nmail: me@host"),
         ("sqlite:////runs/a@b.db", "sqlite:////runs/a@b.db"),
+        ("postgresql://me:pa/ss@db/y", "postgresql://***@db/y"),
+        ("postgresql://db/y?user=me&password=p/w&x=1", "postgresql://db/y?user=me&password=***&x=1"),
     ],
 )  # fmt: skip
 def test_without_secrets(text, shown):

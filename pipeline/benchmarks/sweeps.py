@@ -76,7 +76,7 @@ def trial_overhead(config: Config) -> TrialOverhead:
 
     The first trial is left out: it starts the process that the others find warm.
     """
-    trials = _sweep(config, "overhead", concurrent_trials=1, at_once=1)
+    trials = _sweep(config, "overhead", fresh=True, concurrent_trials=1, at_once=1)
     complete = [trial for trial in trials if trial.outcome.model_url]
     if len(complete) < len(trials) or len(trials) < 2:
         raise UserError("tuning.trials: give 2 or more that are not pruned (--set tuning.pruning.rungs=0)")
@@ -88,8 +88,8 @@ def trial_overhead(config: Config) -> TrialOverhead:
     return TrialOverhead((wall - sum(work)) / len(work), sum(work) / len(work), len(work))
 
 
-def _sweep(config: Config, name: str, **tuning: Any) -> list[Ended]:
-    """Run a sweep in a folder of its own, without report; gives its trials."""
+def _sweep(config: Config, name: str, *, fresh: bool = False, **tuning: Any) -> list[Ended]:
+    """Run a sweep in a folder of its own, without report; gives its trials. `fresh`: all in one go."""
     if len(config.tuning.pairs) != 1:
         raise UserError(f"tuning.pairs: give one pair to measure, not {len(config.tuning.pairs)}")
     changed = config.model_copy(
@@ -99,8 +99,10 @@ def _sweep(config: Config, name: str, **tuning: Any) -> list[Ended]:
         }
     )
     with open_sweep(changed) as sweep:
-        sweep.tune(sweep.trial_job())
         (study,) = sweep.studies.values()
+        if fresh and study.done:
+            raise UserError(f"{changed.output}: measured before; give another --output, or remove it")
+        sweep.tune(sweep.trial_job())
         sweep.tracker.end(study.name, "FINISHED")
         sweep.tracker.end(sweep.name, "FINISHED")
         return study.ended

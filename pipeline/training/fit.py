@@ -73,7 +73,9 @@ def fit(
         if state is not None:
             model.load_stage(stage, state)
             if on_report:
-                on_report(StepReport(stage.name, stage.steps, stage.steps, float("nan"), 0.0, 0.0))
+                on_report(
+                    StepReport(stage.name, stage.steps, stage.steps, float("nan"), 0.0, 0.0, cached=True)
+                )
             continue
 
         def report(step: StepReport, stage: Stage = stage) -> None:

@@ -38,6 +38,8 @@ class StepReport:
     learning_rate : float
     gradient_norm : float
         Before clipping, at this step.
+    cached : bool
+        The stage came from the cache as a whole: nothing was trained, the loss is NaN.
     """
 
     stage: str
@@ -46,6 +48,7 @@ class StepReport:
     loss: float
     learning_rate: float
     gradient_norm: float
+    cached: bool = False
 
 
 def train_stage(

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.environment import remotely
+from pipeline.environment import fetched, remotely
+from pipeline.errors import one_line
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.recipe_fit import Observation, fixed_setting, leave_out
-from pipeline.tuning.runs import end_run, start_run
+from pipeline.tuning.runs import RIVAL, end_run, settle_rival, start_run
 from pipeline.tuning.trial import Point, TrialJob, run_trial
 
 if TYPE_CHECKING:
@@ -99,17 +100,33 @@ def _outcomes(
     missing = [point for point in wanted if point not in outcomes] if train else []
     if missing:
         print(f"training {len(missing)} settings to compare the tuned ones with", flush=True)
+    for point, outcome in outcomes.items():
+        settle_rival(sweep.tracker, sweep.studies[point.pair], point.label, outcome)
     run = remotely(run_trial, sweep.config)
     pending = {}
     for point in missing:
         study = sweep.studies[point.pair]
-        start_run(sweep.tracker, study, point.label, point.parameters, role="rival")
-        pending[run.remote(job, point, owner=f"{point.pair}-{point.label}")] = point
+        start_run(sweep.tracker, study, point.label, point.parameters, role=RIVAL)
+        pending[run.remote(job, point, owner=_owner(point))] = point
     while pending:
         (done, *_), _ = ray.wait(list(pending), num_returns=1)
         point = pending.pop(done)
-        outcomes[point] = outcome = ray.get(done)
+        outcomes[point] = outcome = _outcome(done, point.parameters)
+        job.claims.forget(_owner(point))
         end_run(sweep.tracker, sweep.studies[point.pair], point.label, outcome)
         verdict = f"CRPS {outcome.metrics['crps']:.4g}" if outcome.model_url else f"failed ({outcome.reason})"
         print(f"{point.pair} {' and '.join(wanted[point])}: {verdict}, {point.parameters}", flush=True)
     return outcomes
+
+
+def _owner(point: Point) -> str:
+    return f"{point.pair}-{point.label}"
+
+
+def _outcome(done: Any, parameters: ScaleParameters) -> Outcome:
+    """Fetch what a process gave; one that could not run is no reason to give up the report."""
+    try:
+        outcome: Outcome = fetched(done)
+    except Exception as error:  # whatever ended it; without outcome file, the next report tries it again
+        return Outcome(state="failed", parameters=parameters, reason=one_line(error))
+    return outcome

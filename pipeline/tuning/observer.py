@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -66,7 +65,7 @@ class SweepObserver(Callback):
         if "rung" in result:
             self._tracker.metrics(run_key(study, number), {"rung_crps": result["crps"]}, result["rung"])
         elif "step" in result:
-            stage, step, cached = result["stage"], result["step"], math.isnan(result["loss"])
+            stage, step, cached = result["stage"], result["step"], result["cached"]
             self._table.progress(study.pair, number, stage, step, result["steps"], cached=cached)
             if not cached:
                 names = ("loss", "learning_rate", "gradient_norm")

@@ -76,8 +76,8 @@ def plan_sweep(config: Config, shape: tuple[int, int, int]) -> tuple[PairPlan, .
 
 
 def last_rungs(config: Config) -> tuple[int, ...]:
-    """Give the steps of the last stage at which a trial may be pruned; none with several objectives."""
-    if len(config.tuning.objectives) > 1:  # Optuna prunes on one score only
+    """Give the steps of the last stage at which a trial may be pruned; none unless CRPS alone is the goal."""
+    if config.tuning.objectives != ("crps",):  # rungs are scored by it
         return ()
     return rung_steps(family_stages(config.model, config.training)[-1].steps, config.tuning.pruning)
 
@@ -115,13 +115,15 @@ def _brief(point: dict[str, object]) -> str:
     )
 
 
-def sweep_id(config: Config, store: FieldStore) -> str:
-    """Name a sweep by its data and by every setting that its scores depend on.
+def sweep_id(config: Config, store: FieldStore, output_id: str) -> str:
+    """Name a sweep by its data, by every setting that its scores depend on, and by its output.
 
-    The same command finds its sweep again; other settings never mix with it. Pairs and the number of
-    trials are not part of it, so that both can be extended.
+    The same command finds its sweep again; other settings never mix with it, nor does another output on the
+    same MLflow server or database. Pairs and the number of trials are not part of it, so that both can be
+    extended.
     """
     settings = {
+        "output": output_id,
         "data": config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),
         "model": config.model.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json", exclude={"report_every", "checkpoint_every"}),
@@ -143,6 +145,19 @@ def _what_is_searched(config: Config) -> list[object]:
     )
     recipe = read_text(tuning.recipe) if tuning.recipe else None
     return [settings, hashlib.sha256(recipe.encode()).hexdigest() if recipe else None]
+
+
+def scored_on(config: Config, store: FieldStore) -> str:
+    """Name what a test score stands on: scores of other windows or another sampling do not compare."""
+    settings = [
+        store.info.fingerprint,
+        config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),
+        config.sampling.model_dump(mode="json"),
+        config.scoring.test_windows,
+        config.tuning.max_context,  # windows leave room for it
+        config.seed,
+    ]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def plain(name: str) -> str:

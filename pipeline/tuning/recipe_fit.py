@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.factors import Conservation, FactorPair, ScaleParameters, Scope
+from pipeline.factors import FactorPair, ScaleParameters, Scope
 from pipeline.laws import Laws, terms
 from pipeline.prior import PUBLISHED
 from pipeline.tuning.law_fit import Prior, fit_law
@@ -134,19 +134,15 @@ def fixed_setting(best: Mapping[FactorPair, ScaleParameters]) -> ScaleParameters
     Returns
     -------
     ScaleParameters
-        Geometric mean of beta; median of L, p and theta, each by itself; the most frequent scope.
+        Geometric mean of beta, median of L, the most frequent f: a mean of an identity and a taper would be
+        an f that nobody tried.
     """
     if not best:
         raise ValueError("a fixed setting needs one tuned pair at least")
-    f = [tuned.conservation for tuned in best.values()]
     return ScaleParameters(
         beta=float(f"{statistics.geometric_mean(tuned.beta for tuned in best.values()):.3g}"),
-        context=round(statistics.median(tuned.context for tuned in best.values())),
-        conservation=Conservation(
-            power=round(statistics.median(one.power for one in f), 3),
-            threshold=round(statistics.median(one.threshold for one in f), 4),
-            scope=statistics.mode(one.scope for one in f),
-        ),
+        context=statistics.median_low(tuned.context for tuned in best.values()),
+        conservation=statistics.mode(tuned.conservation for tuned in best.values()),
     )
 
 

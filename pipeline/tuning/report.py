@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.environment import remotely, without_secrets
+from pipeline.environment import fetched, remotely, without_secrets
+from pipeline.errors import UserError
 from pipeline.evaluation.bootstrap import Difference, block_of, crps_difference
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, read_text, write_bytes, write_text
 from pipeline.laws import Laws
 from pipeline.recipe import Origin, Recipe, RecipeEntry
-from pipeline.tracking import default_uri
+from pipeline.tracking import Status, default_uri
 from pipeline.tuning import compare
 from pipeline.tuning.pictures import pictures_of, showcase
-from pipeline.tuning.plan import plain
+from pipeline.tuning.plan import plain, scored_on
 from pipeline.tuning.recipe_fit import Observation, fit_laws
 from pipeline.tuning.results import PairResult, Rival, comparison, table, table_csv, verdict
+from pipeline.tuning.study import PairStudy
 from pipeline.tuning.trial import TrialJob, prepared, score_saved
 
 if TYPE_CHECKING:
@@ -69,21 +71,28 @@ def report(sweep: Sweep, job: TrialJob, *, train: bool = True) -> bool:
     for pair, study in sweep.studies.items():
         if study.best() is None:
             print(f"{pair}: no trial could be scored; see its runs for the reasons")
-            sweep.tracker.end(study.name, "FAILED")
+            sweep.tracker.end(study.name, _status(study))
+        elif study.missing or study.exhausted:
+            print(f"{pair}: {study.done} of {sweep.config.tuning.trials} trials so far")
     text = _text(sweep, found)
     print(f"\n{text}\n")
     recipe = _save_recipe(sweep, found)
     folder = _record_summary(sweep, found, text, recipe)
-    complete = len(found.results) == len(sweep.studies)
-    sweep.tracker.end(sweep.name, "FINISHED" if complete else "FAILED")
+    statuses = {_status(study) for study in sweep.studies.values()}
+    sweep.tracker.end(sweep.name, next(s for s in ("FAILED", "KILLED", "FINISHED") if s in statuses))
     _say_where(sweep, found, folder, recipe)
-    return complete
+    return len(found.results) == len(sweep.studies)
+
+
+def _status(study: PairStudy) -> Status:
+    """Say how a study ended: in full, given up after failures, or (in a report of its own) not yet."""
+    if study.exhausted or (study.missing == 0 and study.best() is None):
+        return "FAILED"
+    return "KILLED" if study.missing else "FINISHED"
 
 
 def _find(sweep: Sweep, job: TrialJob, *, train: bool) -> Findings:
     """Train what is compared with, then score and draw everything at once on the cluster."""
-    import ray
-
     best = {pair: trial for pair, study in sweep.studies.items() if (trial := study.best()) is not None}
     observations = {
         pair: Observation(pair, [(trial.parameters, trial.crps) for trial in study.finished])
@@ -97,7 +106,7 @@ def _find(sweep: Sweep, job: TrialJob, *, train: bool) -> Findings:
     urls = {trial.model_url for trial in best.values()} | {u for of in models.values() for u in of.values()}
     pending = {url: score.remote(sweep.config, sweep.store, url, "test") for url in sorted(urls)}
     drawn = {pair: draw.remote(sweep.config, sweep.store, trial.model_url) for pair, trial in best.items()}
-    scores: dict[str, Evaluation] = {url: ray.get(reference) for url, reference in pending.items()}
+    scores: dict[str, Evaluation] = {url: fetched(reference) for url, reference in pending.items()}
     results = []
     for pair, trial in best.items():
         tuned, study = scores[trial.model_url], sweep.studies[pair]
@@ -112,7 +121,7 @@ def _find(sweep: Sweep, job: TrialJob, *, train: bool) -> Findings:
         }
         results.append(PairResult(pair, trial, tuned.as_metrics(), rivals, study.done, study.pruned))
     laws = fit_laws(list(observations.values())) if observations else None
-    return Findings(results, observations, laws, {pair: ray.get(one) for pair, one in drawn.items()})
+    return Findings(results, observations, laws, {pair: fetched(one) for pair, one in drawn.items()})
 
 
 def _difference(sweep: Sweep, pair: FactorPair, rival: Evaluation, tuned: Evaluation) -> Difference:
@@ -153,7 +162,7 @@ def _record_study(sweep: Sweep, result: PairResult) -> None:
             best.model_url,
             f"finescale-{plain(sweep.store.info.name)}-{result.pair}",
             crps=result.test["crps"],
-            data_fingerprint=sweep.store.info.fingerprint,
+            scored_on=scored_on(sweep.config, sweep.store),
         )
 
 
@@ -183,7 +192,12 @@ def _text(sweep: Sweep, found: Findings) -> str:
 def _save_recipe(sweep: Sweep, found: Findings) -> str:
     """Write tuned values, laws and predictions, beside pairs that the sweep tuned before; gives the URL."""
     url = join(sweep.config.output, "recipes", f"{sweep.name}.yaml")
-    earlier = Recipe.load(url) if exists(url) else Recipe(dataset=sweep.store.info.name)
+    earlier = Recipe(dataset=sweep.store.info.name)
+    if exists(url):
+        try:
+            earlier = Recipe.load(url)
+        except UserError as error:  # it is made from the studies, so nothing of this sweep is lost
+            print(f"note: {error}; it is written anew")
     tuned = [
         RecipeEntry(
             pair=r.pair, parameters=r.best.parameters, origin=Origin.TUNED, score=r.test["crps"],
@@ -204,9 +218,9 @@ def _save_recipe(sweep: Sweep, found: Findings) -> str:
             for predicted in [found.laws.predict(pair)]
         )  # fmt: skip
     recipe.save(url)
-    for pair in asked:
-        entry = recipe.entry(pair)
-        print(f"{pair} predicted: {entry.parameters} (90 %: {entry.interval})")
+    if found.laws is not None:
+        for entry in map(recipe.entry, asked):
+            print(f"{entry.pair} predicted: {entry.parameters} (90 %: {entry.interval})")
     return url
 
 
@@ -223,11 +237,11 @@ def _record_summary(sweep: Sweep, found: Findings, text: str, recipe: str) -> st
         tracker.text(sweep.name, name, content)
     for name, png in pictures_of(sweep, found).items():
         write_bytes(join(folder, "figures", name), png)
-        tracker.image(sweep.name, f"figures/{name}", png)
+        tracker.artifact(sweep.name, f"figures/{name}", png)
     for pair, png in found.showcases.items():
         write_bytes(join(folder, "figures", f"{pair}.png"), png)
-        tracker.image(sweep.studies[pair].name, "figures/wettest.png", png)
-        tracker.end(sweep.studies[pair].name, "FINISHED")
+        tracker.artifact(sweep.studies[pair].name, "figures/wettest.png", png)
+        tracker.end(sweep.studies[pair].name, _status(sweep.studies[pair]))
     tracker.tag(sweep.name, {"finescale.pairs": ",".join(map(str, sweep.studies))})
     for result in found.results:
         scores = {f"{result.pair}_{name}": result.test[name] for name in ("crps", "crps_skill")}

@@ -119,12 +119,14 @@ def verdict(results: Sequence[PairResult]) -> list[str]:
     names = list(dict.fromkeys(name for result in results for name in result.rivals))
     lines = []
     for name in names:
-        found = [r.rivals[name].difference for r in results if name in r.rivals]
+        pairs = [r for r in results if name in r.rivals]
+        same = sum(r.rivals[name].parameters == r.best.parameters for r in pairs)
+        found = [r.rivals[name].difference for r in pairs]
         better = sum(d.decided and d.value > 0 for d in found)
         worse = sum(d.decided and d.value < 0 for d in found)
         lines.append(
             f"against {name}: tuned is better at {better} of {len(found)} pairs, worse at {worse}, "
-            f"undecided at {len(found) - better - worse}"
+            f"undecided at {len(found) - better - worse - same}" + (f", the same at {same}" if same else "")
         )
     return lines
 

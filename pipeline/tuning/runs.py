@@ -9,6 +9,8 @@ from pipeline.tuning.study import PairStudy
 
 _STATUS: dict[str, Status] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 _OUTCOME = "finescale.outcome"
+RIVAL = "rival"
+"""Role of a run that only serves to compare."""
 
 
 def run_key(study: PairStudy, number: int | str) -> str:
@@ -63,3 +65,10 @@ def settle(tracker: Tracker, study: PairStudy) -> None:
             for step, crps in trial.outcome.rungs.items():
                 tracker.metrics(run, {"rung_crps": crps}, step)
             end_run(tracker, study, trial.number, trial.outcome)
+
+
+def settle_rival(tracker: Tracker, study: PairStudy, label: str, outcome: Outcome) -> None:
+    """Make the run of a setting that has been trained say so, as `settle` does for trials."""
+    if tracker.status(run_key(study, label)) != _STATUS[outcome.state]:
+        start_run(tracker, study, label, outcome.parameters, role=RIVAL)
+        end_run(tracker, study, label, outcome)

@@ -28,6 +28,10 @@ class StudySearcher(Searcher):
         self._asked: dict[str, tuple[FactorPair, int]] = {}
         self._error: Exception | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything behind: Tune keeps a copy for restoring a run, and the studies know better."""
+        return {}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Give the next trial, None while there is nothing to start, FINISHED when all is done."""
         if self._error is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._file import get_lock_file
 
 from pipeline.config import TuningSettings
 from pipeline.environment import without_secrets
@@ -49,4 +50,17 @@ def open_storage(settings: TuningSettings, output: str) -> Any:
     check_storage(settings, output)
     folder = os.path.join(output, "studies")
     os.makedirs(folder, exist_ok=True)
-    return JournalStorage(JournalFileBackend(os.path.join(folder, "journal.log")))
+    file = os.path.join(folder, "journal.log")
+    lock = JournalFileSymlinkLock(file)
+    with get_lock_file(lock):
+        _drop_half_line(file)
+    return JournalStorage(JournalFileBackend(file, lock))
+
+
+def _drop_half_line(file: str) -> None:
+    """Drop what a power cut left of the last record: Optuna would append to it, and read neither again."""
+    if not os.path.exists(file):
+        return
+    with open(file, "r+b") as journal:
+        content = journal.read()
+        journal.truncate(content.rfind(b"\n") + 1)

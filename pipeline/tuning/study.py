@@ -121,6 +121,7 @@ class PairStudy:
             directions=["minimize"] * len(settings.objectives),
             load_if_exists=True,
         )
+        self._read: list[FrozenTrial] | None = None
         for trial in self._trials(TrialState.RUNNING):  # an earlier driver died with them
             self._wait(trial)
 
@@ -210,6 +211,7 @@ class PairStudy:
             self._draw(len(self._all()))
         trial = self._study.ask()  # takes the waiting one
         parameters = suggest(self._space, self._settings.search_space, trial, self._entry, self.max_context)
+        self._read = None
         return Proposal(self.pair, trial.number, parameters, self._limits(trial.number))
 
     def tell(self, number: int, outcome: Outcome) -> None:
@@ -219,6 +221,7 @@ class PairStudy:
         if outcome.state == "complete" and odd:
             reason = f"{odd[0]} is {outcome.metrics.get(odd[0])}"
             outcome = outcome.model_copy(update={"state": "failed", "reason": reason})
+        self._read = None
         known = self._all()[number]
         trial = optuna.Trial(self._study, known._trial_id)
         trial.set_user_attr(_OUTCOME, outcome.model_dump(mode="json"))
@@ -231,6 +234,7 @@ class PairStudy:
             self._study.tell(
                 number, state=TrialState.PRUNED if outcome.state == "pruned" else TrialState.FAIL
             )
+        self._read = None
 
     def tell_killed(self, number: int) -> Outcome | None:
         """Record that a trial's process died; it waits to be taken up again.
@@ -271,11 +275,12 @@ class PairStudy:
                 self._all()[len(known) : number],
                 len(self._settings.objectives),
                 self._settings.startup_trials,
-                f"{self._seed}/{self.name}/{number}",
+                f"{self._seed}/{self.pair}/{number}",
             )
             suggest(self._space, self._settings.search_space, trial, self._entry, self.max_context)
             point = trial.params
         self._study.enqueue_trial(point, user_attrs={_FIRST: number < len(self._first)})
+        self._read = None
 
     def _limits(self, number: int) -> dict[int, float | None]:
         """Give the rungs of a trial; those the search space names run to their end, to be compared with."""
@@ -294,12 +299,16 @@ class PairStudy:
     def _wait(self, trial: FrozenTrial) -> None:
         # Optuna has no public way back from RUNNING; both its storages allow it, and `ask` takes it up again.
         self._study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        self._read = None
 
     def _all(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        # Read once between changes: Tune asks many times a second, and nobody else writes to this study.
+        if self._read is None:
+            self._read = self._study.get_trials(deepcopy=False)
+        return self._read
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=states)
+        return [trial for trial in self._all() if trial.state in states]
 
 
 def _ended(trial: FrozenTrial) -> Ended:

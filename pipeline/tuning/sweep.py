@@ -13,19 +13,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.data.dataset import open_dataset
 from pipeline.data.store import FieldStore
-from pipeline.errors import UserError
 from pipeline.factors import FactorPair
-from pipeline.files import exists, join, locked, read_text, write_text
+from pipeline.files import join, locked
 from pipeline.guardian import Guardian
 from pipeline.tracking import SWEEP, Tracker, check_reachable, tracking_uri
 from pipeline.tuning.claims import LeasedClaims, RemoteClaims
+from pipeline.tuning.kept import keep, output_id, without_addresses
 from pipeline.tuning.plan import PairPlan, last_rungs, plan_sweep, sweep_id
 from pipeline.tuning.runs import settle
 from pipeline.tuning.storage import check_storage, open_storage
@@ -94,7 +92,7 @@ def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
     store = open_dataset(config.data, config.output)
     _check_windows(config, store, plans)
 
-    todays = sweep_id(config, store)
+    todays = sweep_id(config, store, output_id(config.output))
     if name not in (None, todays):
         print(f"note: {name} was made by other code or on other data; models are scored as of today")
     sweep = name or todays
@@ -102,16 +100,16 @@ def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
     experiment = config.tracking.experiment or f"finescale/{store.info.name}/{family}"
     tags = {
         SWEEP: sweep, "finescale.dataset": store.info.name, "finescale.family": family,
-        "finescale.data_fingerprint": store.info.fingerprint, "finescale.code": code_version(),
-    }  # fmt: skip
+        "finescale.data_fingerprint": store.info.fingerprint,
+    } | ({} if name else {"finescale.code": code_version()})  # fmt: skip
     with _alone(config.output, sweep):
         tracker = Tracker(uri, experiment, config.output, tags)
-        guardian = Guardian(
+        guardian = Guardian.over(
             _lock_file(config.output, sweep),
             {"uri": uri, "experiment": experiment, "output": config.output, "tags": tags},
         )
         storage = open_storage(config.tuning, config.output)
-        others = _pairs_kept(config, sweep)
+        others = keep(config, sweep)
         opened = Sweep(
             config,
             store,
@@ -144,47 +142,13 @@ def _plan_others(config: Config, pairs: tuple[FactorPair, ...]) -> tuple[PairPla
     return plan_sweep(config.model_copy(update={"tuning": tuning}), dataset_shape(config))
 
 
-def _pairs_kept(config: Config, sweep: str) -> tuple[FactorPair, ...]:
-    """Keep the configuration with all pairs of the sweep so far; gives those that are not tuned now."""
-    file, tuning = _config_file(config.output, sweep), config.tuning
-    earlier = _read_config(file).tuning.pairs if exists(file) else ()
-    others = tuple(pair for pair in earlier if pair not in tuning.pairs)
-    together = tuning.model_copy(update={"pairs": (*others, *tuning.pairs)})
-    write_text(file, config.model_copy(update={"tuning": together}).to_yaml())
-    return others
-
-
-def _config_file(output: str, sweep: str) -> str:
-    return join(output, "sweeps", f"{sweep}.yaml")
-
-
-def _read_config(file: str) -> Config:
-    return Config.model_validate(yaml.safe_load(read_text(file)))
-
-
-def config_of(sweep: str, given: Config) -> Config:
-    """Read the configuration of a sweep that has been run; only output and tracking are as given now.
-
-    Raises
-    ------
-    UserError
-        If there is no such sweep under the output.
-    """
-    file = _config_file(environment.resolve_output(given.output), sweep)
-    if not exists(file):
-        raise UserError(f"sweep {sweep!r}: not found ({file}); give its name as printed, and its --output")
-    return _read_config(file).model_copy(
-        update={"output": given.output, "tracking": given.tracking, "ray": given.ray}
-    )
-
-
 def _alone(output: str, sweep: str) -> AbstractContextManager[None]:
     """Keep a second driver off the same sweep: each would take the other's trials for abandoned."""
     file = _lock_file(output, sweep)
     if file is None:
         return nullcontext()
     message = f"sweep {sweep}: another process is running it; wait for its end, or give this one a --name"
-    return locked(file, message, patience=10.0)  # the guardian of a killed driver may still be at work
+    return locked(file, message, patience=30.0)  # the guardian of a killed driver may still be at work
 
 
 def _lock_file(output: str, sweep: str) -> str | None:
@@ -207,7 +171,7 @@ def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...
 class _ending:  # noqa: N801 - reads as the statement it makes
     """Leave no run open and no trial running, however a sweep ends."""
 
-    def __init__(self, sweep: Sweep, guardian: Guardian) -> None:
+    def __init__(self, sweep: Sweep, guardian: Guardian | None) -> None:
         self._sweep, self._guardian = sweep, guardian
 
     def __enter__(self) -> None:
@@ -215,12 +179,15 @@ class _ending:  # noqa: N801 - reads as the statement it makes
             signal.signal(signal.SIGTERM, _interrupt)  # `ray job stop` and schedulers end jobs so
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        for study in self._sweep.studies.values():
-            study.suspend()
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
-        self._sweep.tracker.end_all("KILLED" if interrupted else "FAILED")
-        self._sweep.tracker.close()
-        self._guardian.dismiss()
+        tracker = self._sweep.tracker
+        try:
+            for study in self._sweep.studies.values():
+                study.suspend()
+        finally:
+            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
+            tracker.end_all("KILLED" if interrupted else "FAILED")
+            if tracker.close() and self._guardian:  # else it goes on delivering for a while
+                self._guardian.dismiss()
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -269,7 +236,7 @@ class Sweep:
 
         # Should the actor die, its claims do: at worst a stage is trained twice.
         actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(LeasedClaims).remote()
-        return TrialJob(self.config, self.store, self.name, RemoteClaims(actor))
+        return TrialJob(without_addresses(self.config), self.store, self.name, RemoteClaims(actor))
 
     def tune(self, job: TrialJob) -> None:
         """Run the trials that are missing."""

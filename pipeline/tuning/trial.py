@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from pipeline.training.loop import StepReport
 from pipeline.tuning.claims import Claims
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.stage_cache import SharedStages
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -201,14 +204,19 @@ class _Progress:
 
     def restore(self) -> None:
         """Go on from what an earlier attempt at the trial has left."""
-        if exists(self.url):
+        if not exists(self.url):
+            return
+        try:
             kept = json.loads(read_text(self.url))
-            self.rungs = {int(step): crps for step, crps in kept["rungs"].items()}
-            self.trained = kept["trained"]
+            self.rungs = {int(step): float(crps) for step, crps in kept["rungs"].items()}
+            self.trained = dict(kept["trained"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.warning("%s is damaged; the trial's rungs are looked at again where it can", self.url)
+            self.rungs, self.trained = {}, {}
 
     def report(self, step: StepReport) -> None:
         """Count the steps of a stage."""
-        if math.isnan(step.loss):  # from the cache; an earlier attempt of this trial may have put it there
+        if step.cached:  # from the cache; an earlier attempt of this trial may have put it there
             return
         self.trained[step.stage] = step.step
         if step.step == step.steps:

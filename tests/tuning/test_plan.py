@@ -7,7 +7,7 @@ from pipeline.config_layers import load_config
 from pipeline.prior import paper_prior
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tuning import plan as plan_module
-from pipeline.tuning.plan import describe_plan, last_rungs, plan_sweep, sweep_id
+from pipeline.tuning.plan import describe_plan, last_rungs, plan_sweep
 
 
 def config(*overrides, pairs="4x2,1x3"):
@@ -81,7 +81,7 @@ def test_rungs():
     assert last_rungs(config()) == (3, 6)
     assert last_rungs(config(("training.residual_steps", 600))) == (150, 300)
     assert last_rungs(config(("tuning.pruning.reduction", 3))) == (1, 4)
-    assert last_rungs(config(("tuning.objectives", ["spectral"]))) == (3, 6)
+    assert last_rungs(config(("tuning.objectives", ["spectral"]))) == ()
     assert last_rungs(config(("tuning.objectives", ["crps", "spectral"]))) == ()
 
 
@@ -137,6 +137,14 @@ OTHER = [
     [("tuning.search_space", "tests_space")],
     [("tuning.recipe", "RECIPE")],
 ]
+
+
+def sweep_id(config, store, output="here"):
+    return plan_module.sweep_id(config, store, output)
+
+
+def test_another_output_is_another_sweep(store):
+    assert sweep_id(config(), store) != sweep_id(config(), store, "there")
 
 
 @pytest.mark.parametrize("overrides", SAME, ids=str)

@@ -103,7 +103,7 @@ def test_verdict():
     ]
     assert verdict(results) == [
         "against prior: tuned is better at 2 of 4 pairs, worse at 1, undecided at 1",
-        "against fixed: tuned is better at 0 of 3 pairs, worse at 0, undecided at 3",
+        "against fixed: tuned is better at 0 of 3 pairs, worse at 0, undecided at 2, the same at 1",
     ]
 
 

@@ -43,7 +43,7 @@ def history(trials: Mapping[FactorPair, Sequence[TrialPoint]], units: str) -> Fi
     legend = [
         mark("o", BLUE, "complete"),
         Line2D([], [], color=RED, linewidth=1.6, label="best so far"),
-        *([mark("o", GREY, "pruned: at its last look, on fewer windows", hollow=True)] if "pruned" in states else []),
+        *([mark("o", GREY, "pruned: at its last look", hollow=True)] if "pruned" in states else []),
         *([mark("x", GREY, "failed")] if "failed" in states else []),
     ]
     figure, drawn = panels(len(trials), "CRPS of every trial: has the search settled?", legend)
