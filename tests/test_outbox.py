@@ -279,3 +279,19 @@ def test_a_disk_that_cannot_be_written_costs_no_record(path, caplog):
         assert outbox.close(5)
     assert server.got == records(3)
     assert sum("memory only" in message for message in caplog.messages) == 1
+
+
+def test_a_long_outage_is_not_held_against_the_record(path):
+    """The server is away for long, answers with one error while it starts, and then takes everything."""
+    answers, got = [Retry("no route")] * 12 + [Retry("error 500", tries=2)], []
+
+    def deliver(record):
+        if answers:
+            raise answers.pop(0)
+        got.append(record)
+
+    outbox = Outbox(path, deliver, waits=SOON)
+    outbox.put({"n": 0})
+    assert outbox.flush(5)
+    assert got == [{"n": 0}]
+    assert outbox.close()

@@ -350,3 +350,16 @@ def test_trials_leave_each_others_files_alone(run, make_job):
     left = unfinished(job)
     run(job, label="trial-001")
     assert unfinished(job) == left
+
+
+def test_damaged_progress_costs_no_trial(run, make_job, undisturbed, caplog):
+    job = make_job("damaged")
+    with pytest.raises(KilledError):
+        run(job, kill=("residual", 6))
+    (name,) = (name for name in unfinished(job) if name.endswith("progress.json"))
+    path = Path(job.config.output) / "unfinished" / name
+    path.write_text(path.read_text()[:-5])
+    outcome, _, _ = run(job, owner="b")
+    assert outcome.state == "complete"
+    assert outcome.metrics["crps"] == undisturbed(OPEN)["metrics"]["crps"]
+    assert "is damaged" in caplog.text
