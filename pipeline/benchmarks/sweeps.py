@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.files import join
+from pipeline.files import join, resolve
+from pipeline.tracking import default_uri
 from pipeline.tuning.study import Ended
 from pipeline.tuning.sweep import open_sweep
 
@@ -92,10 +93,14 @@ def _sweep(config: Config, name: str, *, fresh: bool = False, **tuning: Any) -> 
     """Run a sweep in a folder of its own, without report; gives its trials. `fresh`: all in one go."""
     if len(config.tuning.pairs) != 1:
         raise UserError(f"tuning.pairs: give one pair to measure, not {len(config.tuning.pairs)}")
+    output = join(resolve(config.output), "benchmark", name)
     changed = config.model_copy(
         update={
-            "output": join(config.output, "benchmark", name),
+            "output": output,
             "tuning": config.tuning.model_copy(update=tuning),
+            "tracking": config.tracking.model_copy(
+                update={"uri": config.tracking.uri or default_uri(output)}
+            ),
         }
     )
     with open_sweep(changed) as sweep:

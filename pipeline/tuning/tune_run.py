@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.files import join
 from pipeline.models.families import family_stages
 from pipeline.tuning.trial import Point, TrialJob, run_trial
 
@@ -45,27 +45,24 @@ def run_trials(sweep: Sweep, job: TrialJob) -> None:
         # A closure: `tune.with_parameters` would keep the job in the object store long after the sweep.
         _run(point, job)
 
-    tuner = tune.Tuner(
-        tune.with_resources(
-            trial,
-            {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial},
-        ),
-        tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(sweep.studies),
-            num_samples=-1,  # the searcher knows when it is done
-            max_concurrent_trials=settings.concurrent_trials,
-            reuse_actors=True,  # imports and data stay warm between trials
-        ),
-        run_config=tune.RunConfig(
-            name=sweep.name,
-            storage_path=join(config.output, "tune"),
-            callbacks=[observer],
-            failure_config=tune.FailureConfig(max_failures=0),  # the study decides what is tried again
-            verbose=0,
-        ),
-    )
-    with table:
-        tuner.fit()
+    # Tune's own record of the run is never read: the studies hold what counts.
+    with tempfile.TemporaryDirectory(prefix="finescale-tune-") as record, table:
+        tune.Tuner(
+            tune.with_resources(trial, {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}),
+            tune_config=tune.TuneConfig(
+                search_alg=StudySearcher(sweep.studies),
+                num_samples=-1,  # the searcher knows when it is done
+                max_concurrent_trials=settings.concurrent_trials,
+                reuse_actors=True,  # imports and data stay warm between trials
+            ),
+            run_config=tune.RunConfig(
+                name=sweep.name,
+                storage_path=record,
+                callbacks=[observer],
+                failure_config=tune.FailureConfig(max_failures=0),  # the study decides what is tried again
+                verbose=0,
+            ),
+        ).fit()
 
 
 def _run(point: dict[str, Any], job: TrialJob) -> None:
