@@ -50,8 +50,9 @@ def main(argv: list[str]) -> None:
     environment.prepare()
 
     from pipeline.tuning.kept import config_of
+    from pipeline.tuning.opening import dataset_shape
     from pipeline.tuning.plan import describe_plan, plan_sweep
-    from pipeline.tuning.sweep import dataset_shape, run_sweep
+    from pipeline.tuning.run import run_sweep
 
     config = config_from(arguments)
     if arguments.report:

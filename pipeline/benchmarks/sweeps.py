@@ -9,8 +9,9 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import join, resolve
 from pipeline.tracking import default_uri
+from pipeline.tuning.opening import open_sweep
 from pipeline.tuning.study import Ended
-from pipeline.tuning.sweep import open_sweep
+from pipeline.tuning.tune_run import run_trials
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,19 @@ def _sweep(config: Config, name: str, *, fresh: bool = False, **tuning: Any) -> 
     if len(config.tuning.pairs) != 1:
         raise UserError(f"tuning.pairs: give one pair to measure, not {len(config.tuning.pairs)}")
     output = join(resolve(config.output), "benchmark", name)
+    uri = config.tracking.uri or default_uri(output)
     changed = config.model_copy(
         update={
             "output": output,
             "tuning": config.tuning.model_copy(update=tuning),
-            "tracking": config.tracking.model_copy(
-                update={"uri": config.tracking.uri or default_uri(output)}
-            ),
+            "tracking": config.tracking.model_copy(update={"uri": uri}),
         }
     )
     with open_sweep(changed) as sweep:
         (study,) = sweep.studies.values()
         if fresh and study.done:
             raise UserError(f"{changed.output}: measured before; give another --output, or remove it")
-        sweep.tune(sweep.trial_job())
+        run_trials(sweep, sweep.trial_job())
         sweep.tracker.end(study.name, "FINISHED")
         sweep.tracker.end(sweep.name, "FINISHED")
         return study.ended

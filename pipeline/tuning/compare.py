@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.environment import fetched, remotely
 from pipeline.errors import one_line
@@ -19,10 +19,8 @@ from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.recipe_fit import Observation, fixed_setting, leave_out
 from pipeline.tuning.runs import RIVAL, end_run, settle_rival, start_run
+from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import Point, TrialJob, run_trial
-
-if TYPE_CHECKING:
-    from pipeline.tuning.sweep import Sweep
 
 PRIOR, PREDICTED, FIXED = "paper's prior", "predicted", "one fixed setting"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -16,11 +15,9 @@ from pipeline.laws import Law
 from pipeline.prior import paper_prior
 from pipeline.tuning import figures
 from pipeline.tuning.recipe_fit import near_optimum
+from pipeline.tuning.results import Findings
 from pipeline.tuning.study import PairStudy
-
-if TYPE_CHECKING:
-    from pipeline.tuning.report import Findings
-    from pipeline.tuning.sweep import Sweep
+from pipeline.tuning.sweep import Sweep
 
 _NORMAL_90 = 1.645  # half the width of a normal 90 % interval, in standard errors
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import torch
 
 from pipeline.environment import fetched, remotely, without_secrets
@@ -13,41 +10,16 @@ from pipeline.evaluation.bootstrap import Difference, block_of, crps_difference
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, read_text, write_bytes, write_text
-from pipeline.laws import Laws
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tracking import Status, default_uri
 from pipeline.tuning import compare
 from pipeline.tuning.pictures import pictures_of, showcase
 from pipeline.tuning.plan import plain, scored_on
 from pipeline.tuning.recipe_fit import Observation, fit_laws
-from pipeline.tuning.results import PairResult, Rival, comparison, table, table_csv, verdict
+from pipeline.tuning.results import Findings, PairResult, Rival, comparison, table, table_csv, verdict
 from pipeline.tuning.study import PairStudy
+from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import TrialJob, prepared, score_saved
-
-if TYPE_CHECKING:
-    from pipeline.tuning.sweep import Sweep
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that a sweep's report is made from.
-
-    Attributes
-    ----------
-    results : list of PairResult
-        Of the pairs with a scored trial.
-    observations : dict
-        Their scored trials, and those of pairs that the sweep tuned before.
-    laws : Laws or None
-        Fitted to them; none without any.
-    showcases : dict
-        A picture (PNG) per pair.
-    """
-
-    results: list[PairResult]
-    observations: dict[FactorPair, Observation]
-    laws: Laws | None
-    showcases: dict[FactorPair, bytes]
 
 
 def report(sweep: Sweep, job: TrialJob, *, train: bool = True) -> bool:

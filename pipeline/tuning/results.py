@@ -11,6 +11,8 @@ from typing import Any
 
 from pipeline.evaluation.bootstrap import Difference
 from pipeline.factors import FactorPair, ScaleParameters
+from pipeline.laws import Laws
+from pipeline.tuning.recipe_fit import Observation
 from pipeline.tuning.study import Ended
 
 
@@ -55,6 +57,28 @@ class PairResult:
     rivals: dict[str, Rival] = field(default_factory=dict)
     trials: int = 0
     pruned: int = 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a sweep's report is made from.
+
+    Attributes
+    ----------
+    results : list of PairResult
+        Of the pairs with a scored trial.
+    observations : dict
+        Their scored trials, and those of pairs that the sweep tuned before.
+    laws : Laws or None
+        Fitted to them; none without any.
+    showcases : dict
+        A picture (PNG) per pair.
+    """
+
+    results: list[PairResult]
+    observations: dict[FactorPair, Observation]
+    laws: Laws | None
+    showcases: dict[FactorPair, bytes]
 
 
 def table(results: Sequence[PairResult], units: str) -> str:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipeline import environment
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.models.families import family_stages
+from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import Point, TrialJob, run_trial
-
-if TYPE_CHECKING:
-    from pipeline.tuning.sweep import Sweep
 
 
 def run_trials(sweep: Sweep, job: TrialJob) -> None:
-    """Run what the studies miss, all pairs on one cluster; returns when nothing is left or nothing can start.
+    """Run the trials that the studies miss, all pairs on one cluster.
 
     Parameters
     ----------
     sweep : Sweep
     job : TrialJob
     """
-    from ray import tune
+    missing = sum(study.missing for study in sweep.studies.values())
+    where = environment.without_secrets(sweep.tracker.uri)
+    print(f"sweep {sweep.name}: {missing} trials to run, recorded at {where}", flush=True)
+    if not missing:
+        return
+    from ray import tune  # not before the cluster is started, which it reads its token from
 
     from pipeline.tuning.live import LiveTable
     from pipeline.tuning.observer import SweepObserver

@@ -12,7 +12,8 @@ import sys, time
 from pipeline import environment
 from pipeline.config_layers import load_config
 from pipeline.tuning.study import PairStudy
-from pipeline.tuning.sweep import open_sweep
+from pipeline.tuning.opening import open_sweep
+from pipeline.tuning.tune_run import run_trials
 
 environment.prepare()
 settings = {
@@ -20,7 +21,7 @@ settings = {
     "tuning.startup_trials": 2, "tuning.at_once": 1,
 }
 with open_sweep(load_config(settings.items())) as sweep:
-    sweep.tune(sweep.trial_job())
+    run_trials(sweep, sweep.trial_job())
     (study,) = sweep.studies.values()
     print("states", *(trial.outcome.state for trial in study.ended))
 
