@@ -22,7 +22,7 @@ ui: $(VENV)/.core ## look at the recorded runs on http://127.0.0.1:5000
 test: $(VENV)/.dev ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.dev ## the slow tests: a submitted Ray job with a separate MLflow server
+test-slow: $(VENV)/.dev ## the slow tests: a submitted Ray job, kills at random moments, an MLflow outage
 	$(BIN)/python -m pytest -m slow --timeout 1200 $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## lint, format and types

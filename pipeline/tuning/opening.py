@@ -65,18 +65,15 @@ def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
     if name not in (None, todays):
         print(f"note: {name} was made by other code or on other data; models are scored as of today")
     sweep = name or todays
-    family = config.model.family
-    experiment = config.tracking.experiment or f"finescale/{store.info.name}/{family}"
-    tags = {
-        SWEEP: sweep, "finescale.dataset": store.info.name, "finescale.family": family,
-        "finescale.data_fingerprint": store.info.fingerprint,
-    } | ({} if name else {"finescale.code": code_version()})  # fmt: skip
+    recording: dict[str, Any] = {
+        "uri": uri,
+        "experiment": config.tracking.experiment or f"finescale/{store.info.name}/{config.model.family}",
+        "output": config.output,
+        "tags": _tags(config, store, sweep) | ({} if name else {"finescale.code": code_version()}),
+    }
     with _alone(config.output, sweep):
-        tracker = Tracker(uri, experiment, config.output, tags)
-        guardian = Guardian.over(
-            _lock_file(config.output, sweep),
-            {"uri": uri, "experiment": experiment, "output": config.output, "tags": tags},
-        )
+        tracker = Tracker(**recording)
+        guardian = Guardian.over(_lock_file(config.output, sweep), recording)
         storage = open_storage(config.tuning, config.output)
         others = keep(config, sweep)
         opened = Sweep(
@@ -90,6 +87,16 @@ def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
         with _ending(opened, guardian):
             opened.start_runs()
             yield opened
+
+
+def _tags(config: Config, store: FieldStore, sweep: str) -> dict[str, str]:
+    """Give what all runs of a sweep can be found by."""
+    return {
+        SWEEP: sweep,
+        "finescale.dataset": store.info.name,
+        "finescale.family": config.model.family,
+        "finescale.data_fingerprint": store.info.fingerprint,
+    }
 
 
 def _open_studies(
