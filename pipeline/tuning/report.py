@@ -43,24 +43,25 @@ def report(sweep: Sweep, job: TrialJob, *, train: bool = True) -> bool:
     for pair, study in sweep.studies.items():
         if study.best() is None:
             print(f"{pair}: no trial could be scored; see its runs for the reasons")
-            sweep.tracker.end(study.name, _status(study))
+            sweep.tracker.end(study.name, _status(sweep, study))
         elif study.missing or study.exhausted:
             print(f"{pair}: {study.done} of {sweep.config.tuning.trials} trials so far")
     text = _text(sweep, found)
     print(f"\n{text}\n")
     recipe = _save_recipe(sweep, found)
     folder = _record_summary(sweep, found, text, recipe)
-    statuses = {_status(study) for study in sweep.studies.values()}
+    statuses = {_status(sweep, study) for study in sweep.studies.values()}
     sweep.tracker.end(sweep.name, next(s for s in ("FAILED", "KILLED", "FINISHED") if s in statuses))
     _say_where(sweep, found, folder, recipe)
     return len(found.results) == len(sweep.studies)
 
 
-def _status(study: PairStudy) -> Status:
+def _status(sweep: Sweep, study: PairStudy) -> Status:
     """Say how a study ended: in full, given up after failures, or (in a report of its own) not yet."""
     if study.exhausted or (study.missing == 0 and study.best() is None):
         return "FAILED"
-    return "KILLED" if study.missing else "FINISHED"
+    # A pair may have ended with fewer trials than another was given later.
+    return "KILLED" if study.missing and sweep.found.get(study.name) != "FINISHED" else "FINISHED"
 
 
 def _find(sweep: Sweep, job: TrialJob, *, train: bool) -> Findings:
@@ -213,7 +214,7 @@ def _record_summary(sweep: Sweep, found: Findings, text: str, recipe: str) -> st
     for pair, png in found.showcases.items():
         write_bytes(join(folder, "figures", f"{pair}.png"), png)
         tracker.artifact(sweep.studies[pair].name, "figures/wettest.png", png)
-        tracker.end(sweep.studies[pair].name, _status(sweep.studies[pair]))
+        tracker.end(sweep.studies[pair].name, _status(sweep, sweep.studies[pair]))
     tracker.tag(sweep.name, {"finescale.pairs": ",".join(map(str, sweep.studies))})
     for result in found.results:
         scores = {f"{result.pair}_{name}": result.test[name] for name in ("crps", "crps_skill")}

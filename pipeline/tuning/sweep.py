@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import environment
@@ -31,6 +31,8 @@ class Sweep:
         Of the pairs that are tuned now.
     others : dict of FactorPair to PairStudy
         Of pairs that the same sweep tuned before.
+    found : dict
+        How each study's run stood when the sweep was opened; None: there was none.
     """
 
     config: Config
@@ -39,12 +41,14 @@ class Sweep:
     tracker: Tracker
     studies: dict[FactorPair, PairStudy]
     others: dict[FactorPair, PairStudy]
+    found: dict[str, str | None] = field(default_factory=dict)
 
     def start_runs(self) -> None:
         """Open the runs of the sweep and its studies; those of ended trials are made to say so."""
         self._start_run(self.name, "sweep", f"sweep {self.name}", {})
         config = environment.without_secrets(self.config.to_yaml())
         self.tracker.text(self.name, "config.yaml", config)
+        self.found = {study.name: self.tracker.status(study.name) for study in self.studies.values()}
         for pair, study in self.studies.items():
             params = {"pair": pair, "space": pair.space, "time": pair.time}
             self._start_run(study.name, "study", f"{pair} study", params)

@@ -334,7 +334,7 @@ class TestSweep:
         assert len(sweep.client.search_model_versions("name LIKE 'finescale-%'")) == versions
 
     def test_the_report_again(self, sweep):
-        (kept,) = (sweep.output / "sweeps").iterdir()
+        (kept,) = (sweep.output / "sweeps").glob("*.yaml")
         (report,) = (sweep.output / "reports").iterdir()
         expected = (report / "table.csv").read_text()
         shutil.rmtree(report)
