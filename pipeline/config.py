@@ -71,6 +71,10 @@ class DataSettings(Settings):
     split: SplitSettings = SplitSettings()
     memory_gib: float = Field(4.0, ge=0, description="a split up to this size is read into memory once")
 
+    def deciding(self) -> dict[str, Any]:
+        """Give what decides a result beside the data themselves, for names that tell results apart."""
+        return self.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"})
+
 
 class ModelSettings(Settings):
     """Architecture of the family."""
@@ -132,6 +136,10 @@ class TrainingSettings(Settings):
     amp: bool = Field(True, description="bfloat16 autocast where the device is a GPU")
     report_every: int = Field(50, ge=1, description="steps between reports")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints of an unfinished stage")
+
+    def deciding(self) -> dict[str, Any]:
+        """Give what decides a result, for names that tell results apart."""
+        return self.model_dump(mode="json", exclude={"report_every", "checkpoint_every"})
 
 
 class SamplingSettings(Settings):

@@ -128,9 +128,8 @@ def _alone(output: str, sweep: str) -> AbstractContextManager[None]:
 
 
 def _lock_file(output: str, sweep: str) -> str | None:
-    return (
-        None if "://" in output else join(output, "studies", f"{sweep}.lock")
-    )  # object stores have no locks
+    """Give the sweep's lock file; none on object stores, which have no locks."""
+    return None if "://" in output else join(output, "studies", f"{sweep}.lock")
 
 
 def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...]) -> None:

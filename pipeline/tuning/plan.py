@@ -124,9 +124,9 @@ def sweep_id(config: Config, store: FieldStore, output_id: str) -> str:
     """
     settings = {
         "output": output_id,
-        "data": config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),
+        "data": config.data.deciding(),
         "model": config.model.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json", exclude={"report_every", "checkpoint_every"}),
+        "training": config.training.deciding(),
         "sampling": config.sampling.model_dump(mode="json"),
         "scoring": [config.scoring.windows],
         "search": [source_digest(config.tuning.search_space), *_what_is_searched(config)],
@@ -151,7 +151,7 @@ def scored_on(config: Config, store: FieldStore) -> str:
     """Name what a test score stands on: scores of other windows or another sampling do not compare."""
     settings = [
         store.info.fingerprint,
-        config.data.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"}),
+        config.data.deciding(),
         config.sampling.model_dump(mode="json"),
         config.scoring.test_windows,
         config.tuning.max_context,  # windows leave room for it

@@ -90,7 +90,8 @@ class SharedStages:
         return f"{stage.name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
     def _identity(self, stage: Stage, spec: ModelSpec) -> dict[str, Any]:
-        parameters = spec.parameters.model_dump(mode="json")
+        parameters, training = spec.parameters.model_dump(mode="json"), self.config.training.deciding()
+        all_steps = {f"{one.name}_steps" for one in self._stages()}
         return {
             "code": code_version(),
             "stage": stage.name,
@@ -99,17 +100,10 @@ class SharedStages:
             "pair": str(spec.pair),
             "parameters": {name: parameters[name] for name in sorted(stage.depends_on)},
             "transform": spec.transform.model_dump(mode="json"),
-            "data_settings": self.config.data.model_dump(
-                mode="json", exclude={"store", "synthetic", "memory_gib"}
-            ),
+            "data_settings": self.config.data.deciding(),
             "model": spec.settings.model_dump(mode="json"),
-            "training": self.config.training.model_dump(
-                mode="json",
-                exclude={"report_every", "checkpoint_every"}
-                | {
-                    f"{one.name}_steps" for one in self._stages()
-                },  # those of later stages change nothing here
-            ),
+            # Steps of later stages change nothing here.
+            "training": {name: value for name, value in training.items() if name not in all_steps},
             "max_context": self.config.tuning.max_context,
             "seed": self.config.seed,
         }
