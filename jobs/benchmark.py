@@ -1,4 +1,4 @@
-"""Measure this project by itself, as ratios: what sharing stages saves, what a trial costs beyond work."""
+"""Measure this project by itself: what sharing saves, what a trial, a step and a rank cost."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ EXAMPLES = """\
   python jobs/benchmark.py stage-cache --pairs 4x2 --trials 16             # synthetic rain
   python jobs/benchmark.py stage-cache --store data/knmi.zarr --pairs 4x2 --trials 16
   python jobs/benchmark.py trial-overhead --preset tiny --pairs 4x2 --trials 12 --set tuning.pruning.rungs=0
+  python jobs/benchmark.py train-step --preset paper --pairs 10x3          # on a GPU if there is one
+  python jobs/benchmark.py shard-memory --preset paper --pairs 10x3        # on 1, 2 and 4 workers
 
-Results go to OUTPUT/benchmark; stage-cache carries on where it was stopped.
+Results of sweeps go to OUTPUT/benchmark; stage-cache carries on where it was stopped.
 """
 
 FLAGS = {
@@ -31,18 +33,27 @@ FLAGS = {
 def main(argv: list[str]) -> None:
     """Resolve the configuration and run the measurement that was asked for."""
     parser = job_parser("jobs/benchmark.py", __doc__ or "", EXAMPLES)
-    parser.add_argument("measure", choices=["stage-cache", "trial-overhead"], help="what to measure")
+    parser.add_argument(
+        "measure",
+        choices=["stage-cache", "trial-overhead", "train-step", "shard-memory"],
+        help="what to measure",
+    )
     add_config_flags(parser, FLAGS)
     arguments = parser.parse_args(argv)
     config = config_from(arguments)
     environment.prepare()
 
-    from pipeline.benchmarks import sweeps
+    from pipeline.benchmarks import sharding, sweeps, training
 
     print(environment.without_secrets(config.to_yaml()), flush=True)
     if arguments.dry_run:
         return
-    measure = {"stage-cache": sweeps.stage_cache_saving, "trial-overhead": sweeps.trial_overhead}
+    measure = {
+        "stage-cache": sweeps.stage_cache_saving,
+        "trial-overhead": sweeps.trial_overhead,
+        "train-step": training.train_step,
+        "shard-memory": sharding.shard_memory,
+    }
     print(measure[arguments.measure](config), flush=True)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.config import Config
 from pipeline.config_layers import load_config, parse_assignment
-from pipeline.errors import UserError
+from pipeline.errors import GaveUpError, UserError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,8 +53,16 @@ def add_config_flags(parser: argparse.ArgumentParser, flags: Mapping[str, tuple[
     )
 
 
-def config_from(arguments: argparse.Namespace) -> Config:
-    """Resolve the configuration from parsed arguments, the environment and `--config`."""
+def config_from(arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> Config:
+    """Resolve the configuration from parsed arguments, the environment and `--config`.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        From a parser with `add_config_flags`.
+    defaults : mapping, optional
+        Tree of settings that the job puts above the preset and below all of these.
+    """
     flags = [
         (name.removeprefix("key:"), value)
         for name, value in vars(arguments).items()
@@ -62,7 +70,7 @@ def config_from(arguments: argparse.Namespace) -> Config:
     ]
     overrides = [(key, value) for key, value in flags if value is not None]
     overrides += [parse_assignment(text) for text in arguments.set]
-    return load_config(overrides, file=arguments.config)
+    return load_config(overrides, defaults=defaults, file=arguments.config)
 
 
 def refuse_flags(
@@ -84,12 +92,15 @@ def refuse_flags(
 
 
 def run_job(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run a job and end the process: 0 done, 2 a user's mistake (one line), 130 interrupted."""
+    """Run a job and end the process: 0 done, 1 gave up, 2 a user's mistake (one line), 130 interrupted."""
     try:
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except GaveUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; the same command carries on from here", file=sys.stderr)
         sys.exit(130)

@@ -26,11 +26,14 @@ _DECIDING = (
     "laws.py",
     "models",
     "prior.py",
-    "training",
+    "ranks.py",
     "recipe.py",
+    "training",
     "tuning/proposal.py",
+    "tuning/scoring.py",
     "tuning/study.py",
     "tuning/trial.py",
+    "tuning/trial_progress.py",
 )
 
 

@@ -1,8 +1,8 @@
 """How a configuration is put together.
 
-Later layers win: defaults, the preset, a YAML file (`--config`), the environment
-(`FINESCALE_TRAINING__BATCH=16`), the command line (`--set training.batch=16`, or a flag of its own where the
-job has one).
+Later layers win: defaults, the preset, what the job itself knows (how a finished model was made, say), a YAML
+file (`--config`), the environment (`FINESCALE_TRAINING__BATCH=16`), the command line (`--set
+training.batch=16`, or a flag of its own where the job has one).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ ENVIRONMENT_PREFIX = "FINESCALE_"
 def load_config(
     overrides: Iterable[tuple[str, Any]] = (),
     *,
+    defaults: Mapping[str, Any] | None = None,
     file: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Config:
@@ -34,6 +35,8 @@ def load_config(
     ----------
     overrides : iterable of (str, Any)
         Dotted key and value from the command line, as in `("training.batch", "16")`.
+    defaults : mapping, optional
+        Tree of settings that the job puts above the preset and below all that the user says.
     file : str, optional
         YAML file.
     environment : mapping, optional
@@ -45,7 +48,8 @@ def load_config(
         With one line, for an unreadable file, an unknown key or an impossible value.
     """
     environment = os.environ if environment is None else environment
-    layers = {
+    layers: dict[str, Mapping[str, Any]] = {
+        "job's defaults": defaults or {},
         f"file {file}": _read_yaml(file) if file else {},
         "environment": _from_environment(environment),
         "command line": _nest(overrides),

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ _DEFAULTS = {
     # runs are ended properly; results need not hold the searched metric, because progress is reported too.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a lost worker is noticed so soon; Ray's own is 2 s
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -90,13 +91,25 @@ def resolve_output(output: str) -> str:
     return absolute
 
 
-def start_ray(config: Config) -> None:
+def start_ray(
+    config: Config, wanted: Mapping[str, float], *, processes: int = 1, setting: str = "tuning"
+) -> None:
     """Connect to the job's or the configured cluster, or start one on this machine that only we can use.
+
+    Parameters
+    ----------
+    config : Config
+    wanted : mapping
+        What one process takes, as in `{"CPU": 1.0, "GPU": 0.5}`.
+    processes : int
+        How many have to run at once.
+    setting : {"tuning", "train"}
+        Part of the configuration that says so, for the message.
 
     Raises
     ------
     UserError
-        If the cluster cannot be reached, or this machine has less than one trial needs.
+        If the cluster cannot be reached, or this machine has less than is needed.
     """
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     local = address is None and not in_ray_job()
@@ -108,6 +121,11 @@ def start_ray(config: Config) -> None:
 
     if ray.is_initialized():
         return
+    # Ray Train's processes talk a lot; what its workers have to say comes by their mailbox.
+    quiet: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": processes == 1 and setting != "train",
+    }
     if local:
         # Workers must find this package when it is not installed.
         root = str(Path(__file__).resolve().parents[1])
@@ -117,37 +135,36 @@ def start_ray(config: Config) -> None:
             num_cpus=config.ray.cpus,
             include_dashboard=False,
             object_store_memory=200 * 2**20,
-            logging_level=logging.ERROR,
+            **quiet,
         )
-        _check_room(config, ray.cluster_resources())
+        _check_room(wanted, processes, setting, ray.cluster_resources())
     else:
         try:
             _knock(address)
-            ray.init(address=address or "auto", logging_level=logging.ERROR)
+            ray.init(address=address or "auto", **quiet)
         except OSError as error:
             raise UserError(
                 f"Ray cluster {address}: cannot connect ({' '.join(str(error).split())[:200]})"
             ) from error
-        wanted = _wanted(config)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(kind, 0.0) >= amount for kind, amount in wanted.items()) for node in nodes):
             asked = ", ".join(f"{amount:g} {kind}" for kind, amount in wanted.items() if amount)
-            print(f"note: no node of the cluster has {asked} for a trial; trials wait until one joins")
+            print(f"note: no node of the cluster has {asked} for a process; they wait until one joins")
 
 
-def _check_room(config: Config, resources: dict[str, float]) -> None:
-    """Refuse trials that would wait for ever: a cluster of one machine does not grow."""
-    for kind, amount in _wanted(config).items():
-        if amount > resources.get(kind, 0.0):
+def _check_room(
+    wanted: Mapping[str, float], processes: int, setting: str, resources: dict[str, float]
+) -> None:
+    """Refuse processes that would wait for ever: a cluster of one machine does not grow."""
+    for kind, amount in wanted.items():
+        if amount * processes > resources.get(kind, 0.0):
+            each = {"tuning": "trial", "train": "worker"}[setting]
+            times = f" for each of {processes} {each}s" if processes > 1 else ""
+            more = "; ray.cpus gives it more logical ones" if kind == "CPU" else ""
             raise UserError(
-                f"tuning.{kind.lower()}s_per_trial: {amount:g} wanted, this machine has "
-                f"{resources.get(kind, 0.0):g}"
+                f"{setting}.{kind.lower()}s_per_{each}: {amount:g} wanted{times}, this machine has "
+                f"{resources.get(kind, 0.0):g}{more}"
             )
-
-
-def _wanted(config: Config) -> dict[str, float]:
-    """Give what one trial takes."""
-    return {"CPU": config.tuning.cpus_per_trial, "GPU": config.tuning.gpus_per_trial}
 
 
 def _knock(address: str | None) -> None:

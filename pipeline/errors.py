@@ -12,3 +12,18 @@ class UserError(Exception):
 def one_line(error: BaseException) -> str:
     """Put an error's kind and the start of its message on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+class GaveUpError(Exception):
+    """Something outside this program failed more often than allowed: one line, exit status 1.
+
+    Parameters
+    ----------
+    message : str
+    details : str
+        What is known of the last failure, on many lines.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details

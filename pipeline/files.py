@@ -58,7 +58,7 @@ def read_text(url: str) -> str:
 def write_bytes(url: str, content: bytes) -> None:
     """Write a file whole or not at all: locally by rename, on object stores a put is atomic by itself."""
     fs, path = _open(url)
-    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+    if not is_remote(url):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
@@ -84,6 +84,58 @@ def remove(url: str) -> None:
     fs, path = _open(url)
     if fs.exists(path):
         fs.rm_file(path)
+
+
+def is_remote(url: str) -> bool:
+    """Tell whether a URL is on another file system than this machine's."""
+    fs, _ = _open(url)
+    return "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def local_path(url: str) -> str:
+    """Give the path of a local URL."""
+    return _open(url)[1]
+
+
+def list_folder(url: str) -> list[str]:
+    """List the names in a folder; none if it is not there."""
+    fs, path = _open(url)
+    fs.invalidate_cache()  # other processes write too
+    try:
+        return sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
+    except FileNotFoundError:
+        return []
+
+
+def remove_folder(url: str) -> None:
+    """Delete a folder with all that is in it, the manifest that makes it count first."""
+    fs, path = _open(url)
+    fs.invalidate_cache()
+    if not fs.exists(path):
+        return
+    for entry in fs.find(path):
+        if entry.endswith("/manifest.json"):
+            fs.rm_file(entry)
+    with contextlib.suppress(FileNotFoundError):  # object stores have no empty folders
+        fs.rm(path, recursive=True)
+
+
+def opened(url: str) -> Any:
+    """Open a file for reading bytes, to be used in a `with` statement."""
+    fs, path = _open(url)
+    return fs.open(path, "rb")
+
+
+def upload(path: str, url: str) -> None:
+    """Copy a local file to a URL."""
+    fs, there = _open(url)
+    fs.put_file(path, there)
+
+
+def download(url: str, path: str) -> None:
+    """Copy a file to a local path."""
+    fs, there = _open(url)
+    fs.get_file(there, path)
 
 
 @contextlib.contextmanager

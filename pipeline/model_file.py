@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pipeline import __version__
-from pipeline.config import ModelSettings, SamplingSettings
+from pipeline.config import Config, ModelSettings, SamplingSettings
 from pipeline.data.scaling import ValueTransform
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
@@ -74,6 +74,13 @@ def save_model(
     write_text(join(url, CARD), json.dumps(card, indent=2, allow_nan=False) + "\n")
 
 
+def add_scores(url: str, scores: dict[str, float]) -> None:
+    """Add held-out scores to a model's description."""
+    card = load_card(url)
+    card["scores"] |= {name: score if math.isfinite(score) else None for name, score in scores.items()}
+    write_text(join(url, CARD), json.dumps(card, indent=2, allow_nan=False) + "\n")
+
+
 def load_card(url: str) -> dict[str, Any]:
     """Read a model's description.
 
@@ -131,7 +138,12 @@ def load_model(url: str) -> SuperResolutionModel:
     return model.eval().requires_grad_(False)
 
 
-def describe_data(info: Any) -> dict[str, Any]:
-    """Give what a model remembers of its training data, from a `StoreInfo`."""
+def describe_data(info: Any, config: Config) -> dict[str, Any]:
+    """Give what a model remembers of its data: the store (a `StoreInfo`), and which windows were for what."""
     wanted = ("name", "variable", "units", "cadence_seconds", "start", "end", "fingerprint", "crs")
-    return {key: value for key, value in asdict(info).items() if key in wanted}
+    return {
+        **{key: value for key, value in asdict(info).items() if key in wanted},
+        "settings": config.data.deciding(),
+        "max_context": config.tuning.max_context,
+        "seed": config.seed,
+    }

@@ -29,14 +29,15 @@ _TABLE: dict[str, tuple[Any, Any, Any]] = {
     "training.learning_rate":          (4e-3,      4e-3,              1e-4),
     "training.warmup_steps":           (2,         40,                500),
     "training.ema":                    (0.5,       0.95,              0.999),
-    "training.report_every":           (6,         50,                100),
-    "training.checkpoint_every":       (6,         200,               1000),
+    "training.report_every":           (6,         50,                250),
+    "training.checkpoints.every":      (6,         50,                250),
     "sampling.members":                (4,         8,                 16),
     "scoring.windows":                 (4,         32,                512),
     "scoring.test_windows":            (4,         64,                2048),
     "scoring.batch":                   (4,         4,                 16),
     "tuning.pruning.windows":          (2,         8,                 64),
     "tuning.gpus_per_trial":           (0.0,       0.0,               1.0),
+    "train.gpus_per_worker":           (0.0,       0.0,               1.0),
     "tuning.max_context":              (4,         6,                 16),
 }  # fmt: skip
 

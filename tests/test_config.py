@@ -176,3 +176,22 @@ def test_bad_assignment(text, one_line):
     with pytest.raises(UserError) as raised:
         parse_assignment(text)
     one_line(raised)
+
+
+def test_what_a_job_knows_stands_between_the_preset_and_the_user(write):
+    known = {"data": {"patch": 20, "split": {"train": 0.5, "test": 0.3}}, "sampling": {"members": 3}}
+    config = load(("preset", "tiny"), defaults=known)
+    assert (config.data.patch, config.sampling.members) == (20, 3)  # the preset has 24 and 4
+    assert (config.data.split.train, config.data.split.validation) == (0.5, 0.2)
+    assert config.scoring == load(("preset", "tiny")).scoring
+    file, environment = write({"data": {"patch": 16}}), {"FINESCALE_SAMPLING__MEMBERS": "5"}
+    split = ("data.split", {"train": 0.4, "validation": 0.3})
+    changed = load(split, defaults=known, file=file, environment=environment)
+    assert (changed.data.patch, changed.sampling.members, changed.data.split.train) == (16, 5, 0.4)
+    assert known["data"]["split"] == {"train": 0.5, "test": 0.3}
+
+
+def test_a_mistake_in_what_a_job_knows_is_not_the_users(one_line):
+    with pytest.raises(UserError) as raised:
+        load(defaults={"sampling": {"members": 1}})
+    one_line(raised, "sampling.members = 1", "job's defaults")

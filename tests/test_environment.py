@@ -7,6 +7,8 @@ import pytest
 from pipeline import UserError, environment
 from pipeline.config_layers import load_config
 
+ONE = {"CPU": 1.0, "GPU": 0.0}
+
 
 def config(*overrides):
     return load_config([("preset", "tiny"), *overrides], environment={})
@@ -37,20 +39,20 @@ def ray(monkeypatch):
 
 
 def test_a_cluster_of_our_own_is_closed_to_others(ray):
-    environment.start_ray(config())
+    environment.start_ray(config(), ONE)
     ((arguments, inherited),) = ray.calls
     assert arguments["address"] == "local"
     assert inherited["RAY_AUTH_MODE"] == "token"  # Ray listens on every interface
     assert len(inherited["RAY_AUTH_TOKEN"]) >= 32
     first = inherited["RAY_AUTH_TOKEN"]
     del os.environ["RAY_AUTH_MODE"]
-    environment.start_ray(config())
+    environment.start_ray(config(), ONE)
     assert ray.calls[1][1]["RAY_AUTH_TOKEN"] != first
 
 
 def test_what_the_user_says_about_access_holds(ray):
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    environment.start_ray(config())
+    environment.start_ray(config(), ONE)
     assert ray.calls[0][1]["RAY_AUTH_MODE"] == "disabled"
     assert "RAY_AUTH_TOKEN" not in ray.calls[0][1]
 
@@ -65,29 +67,44 @@ def test_what_the_user_says_about_access_holds(ray):
 )
 def test_a_cluster_that_is_there_is_joined(ray, variables, overrides, address):
     os.environ.update(variables)
-    environment.start_ray(config(*overrides))
+    environment.start_ray(config(*overrides), ONE)
     ((arguments, inherited),) = ray.calls
     assert arguments["address"] == address
     assert "num_cpus" not in arguments  # it raises inside a job
     assert "RAY_AUTH_MODE" not in inherited
 
 
-@pytest.mark.parametrize(("wanted", "waits"), [((), False), ((("tuning.gpus_per_trial", 0.5),), True)])
-def test_trials_that_no_node_holds_yet(ray, wanted, waits, capsys):
-    environment.start_ray(config(("ray.address", "auto"), *wanted))
+@pytest.mark.parametrize(("gpus", "waits"), [(0.0, False), (0.5, True)])
+def test_processes_that_no_node_holds_yet(ray, gpus, waits, capsys):
+    environment.start_ray(config(("ray.address", "auto")), {"CPU": 1.0, "GPU": gpus})
     assert ("no node of the cluster has" in capsys.readouterr().out) == waits
 
 
-@pytest.mark.parametrize(("key", "value"), [("tuning.cpus_per_trial", 3), ("tuning.gpus_per_trial", 0.5)])
-def test_trials_that_would_wait_for_ever(ray, key, value, one_line):
+@pytest.mark.parametrize(
+    ("wanted", "processes", "setting", "parts"),
+    [
+        ({"CPU": 3.0}, 1, "tuning", ["tuning.cpus_per_trial", "3", "ray.cpus"]),
+        ({"CPU": 1.0, "GPU": 0.5}, 1, "tuning", ["tuning.gpus_per_trial", "0.5"]),
+        ({"CPU": 1.0}, 3, "train", ["train.cpus_per_worker", "1", "3 workers"]),
+    ],
+)
+def test_processes_that_would_wait_for_ever(ray, wanted, processes, setting, parts, one_line):
     with pytest.raises(UserError) as raised:
-        environment.start_ray(config((key, value)))
-    one_line(raised, key, str(value), "this machine has")
+        environment.start_ray(config(), wanted, processes=processes, setting=setting)
+    one_line(raised, "this machine has", *parts)
+
+
+@pytest.mark.parametrize(
+    ("processes", "setting", "shown"), [(1, "tuning", True), (2, "tuning", False), (1, "train", False)]
+)
+def test_ray_trains_own_talk_stays_in_its_files(ray, processes, setting, shown):
+    environment.start_ray(config(), ONE, processes=processes, setting=setting)
+    assert ray.calls[0][0]["log_to_driver"] == shown
 
 
 def test_nobody_at_the_address(ray, one_line):
     with pytest.raises(UserError) as raised:
-        environment.start_ray(config(("ray.address", "127.0.0.1:1")))
+        environment.start_ray(config(("ray.address", "127.0.0.1:1")), ONE)
     one_line(raised, "127.0.0.1:1", "cannot connect")
     assert ray.calls == []
 

@@ -19,10 +19,11 @@ def model(trained_like):
 
 
 @pytest.fixture(scope="module")
-def saved(model, store, tmp_path_factory):
+def saved(model, store, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "champion"
     scores = {"crps": 0.25, "crps_skill": float("-inf")}
-    save_model(str(folder), model, sampling=SAMPLING, data=describe_data(store.info), scores=scores)
+    data = describe_data(store.info, tiny)
+    save_model(str(folder), model, sampling=SAMPLING, data=data, scores=scores)
     return folder
 
 
@@ -46,12 +47,14 @@ def test_round_trip_on_another_file_system(model, tmp_path):
     assert load_model(url).spec == model.spec
 
 
-def test_card(model, saved, store):
+def test_card(model, saved, store, tiny):
     card = load_card(str(saved))
     assert (card["pair"], card["family"], card["statics"]) == ("4x2", "scale_adaptive", ["orography"])
     assert card["parameters"] == model.spec.parameters.model_dump(mode="json")
     assert SamplingSettings.model_validate(card["sampling"]) == SAMPLING
     assert card["data"]["fingerprint"] == store.info.fingerprint
+    windows = {name: card["data"][name] for name in ("settings", "max_context", "seed")}
+    assert windows == {"settings": tiny.data.deciding(), "max_context": 4, "seed": tiny.seed}
     assert card["scores"] == {"crps": 0.25, "crps_skill": None}  # JSON has no infinity
 
 

@@ -47,6 +47,10 @@ class Batch:
         }
         return Batch(**moved, position=self.position)
 
+    def pinned(self) -> Batch:
+        """Move all tensors to memory that a GPU reads without the CPU waiting."""
+        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
     @property
     def last(self) -> Tensor:
         """(B, 1, h, w): the coarse frame that is refined."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,25 +98,24 @@ class Windows:
         """Give the same targets seen with another L."""
         return replace(self, context=context)
 
-    def batch(self, indices: np.ndarray | list[int], augment: torch.Generator | None = None) -> Batch:
+    def batch(self, indices: np.ndarray | list[int], symmetries: Sequence[int] | None = None) -> Batch:
         """Read windows and coarsen them.
 
         Parameters
         ----------
         indices : array of int
             (B,) into `places`.
-        augment : torch.Generator, optional
-            Draws one of the square's eight symmetries per window; none: windows as they are.
+        symmetries : sequence of int, optional
+            One of the square's eight symmetries per window; none: windows as they are.
         """
         s, tau, side = self.pair.space, self.pair.time, self.patch
         fields, statics = [], []
-        for time, row, column in self.places[np.asarray(indices)].tolist():
+        for number, (time, row, column) in enumerate(self.places[np.asarray(indices)].tolist()):
             rows, columns = slice(row, row + side), slice(column, column + side)
             field = self.view.read(time - (self.context - 1) * tau, time + tau, rows, columns)
             static = self.view.statics[:, rows, columns]
-            if augment is not None:
-                symmetry = int(torch.randint(8, (), generator=augment))
-                field, static = _turn(field, symmetry), _turn(static, symmetry)
+            if symmetries is not None:
+                field, static = _turn(field, symmetries[number]), _turn(static, symmetries[number])
             fields.append(field)
             statics.append(static)
         field = torch.stack(fields)  # (B, L tau, side, side)
@@ -131,11 +131,6 @@ class Windows:
             statics=torch.stack(statics),
             position=torch.from_numpy(self.places[np.asarray(indices)]),
         )
-
-    def training_batch(self, size: int, generator: torch.Generator, augment: bool) -> Batch:
-        """Draw a training batch; the same generator state gives the same batch."""
-        indices = torch.randint(len(self), (size,), generator=generator).numpy()
-        return self.batch(indices, generator if augment else None)
 
 
 def _turn(field: Tensor, symmetry: int) -> Tensor:

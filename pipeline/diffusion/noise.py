@@ -7,10 +7,13 @@ in.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pipeline.diffusion.process import draw_times
 
 _BLOCK = 32  # side of the blocks that are drawn whole; any value works, changing it changes every ensemble
 
@@ -63,3 +66,43 @@ def step_generator(seed: int, *key: int | str) -> torch.Generator:
     text = "/".join(str(part) for part in (seed, *key))
     number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
     return torch.Generator().manual_seed(number)
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """The randomness of one training step, for some of the windows of its batch.
+
+    What a window gets depends on its number in the whole batch, not on the rank or the micro-batch it is in.
+
+    Attributes
+    ----------
+    seed : int
+    stage : str
+    step : int
+    batch : int
+        Windows in the whole batch.
+    numbers : range
+        Those of the windows here.
+    """
+
+    seed: int
+    stage: str
+    step: int
+    batch: int
+    numbers: range
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw standard normal values (B, *shape), B the windows here."""
+        return torch.stack([torch.randn(shape, generator=self._of("noise", n)) for n in self.numbers])
+
+    def times(self, steps: int) -> Tensor:
+        """Draw (B,) times in [0, steps), stratified over the whole batch."""
+        drawn = draw_times(self.batch, steps, self._of("times"))
+        return drawn[self.numbers.start : self.numbers.stop]
+
+    def symmetries(self) -> list[int]:
+        """Draw one of the eight symmetries of the square per window."""
+        return [int(torch.randint(8, (), generator=self._of("symmetry", n))) for n in self.numbers]
+
+    def _of(self, *key: int | str) -> torch.Generator:
+        return step_generator(self.seed, self.stage, self.step, *key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,6 +20,9 @@ from pipeline.evaluation.scores import (
 )
 from pipeline.evaluation.statistics import Statistics
 from pipeline.models.family import SuperResolutionModel
+from pipeline.ranks import Ranks
+
+_Accumulators = tuple[ScoreAccumulator, dict[str, DeterministicAccumulator]]
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ def evaluate(
     batch: int,
     seed: int,
     device: torch.device,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
-    """Score a model on all windows, in physical units.
+    """Score a model on all windows, in physical units; the scores are the same for any number of ranks.
 
     Parameters
     ----------
@@ -81,12 +85,15 @@ def evaluate(
     seed : int
         Of the ensemble.
     device : torch.device
+    ranks : Ranks, optional
+        Score each its share, and all give the scores of the whole; alone unless given.
     """
     model.eval()
-    pair = model.spec.pair
+    pair, ranks = model.spec.pair, ranks or Ranks()
     ensemble = ScoreAccumulator(pair, whole_cells=True)
     fields = {name: DeterministicAccumulator() for name in ("mean", "nearest", "bicubic")}
-    for part in batches(windows, batch):
+    mine = ranks.share(range(len(windows)))
+    for part in batches(replace(windows, places=windows.places[mine.start : mine.stop]), batch):
         on_device = part.to(device)
         members = model.sample(on_device, sampling, seed).cpu()
         ensemble.update(members, part.fine, part.mask, part.last[:, 0], part.last_mask[:, 0])
@@ -97,11 +104,22 @@ def evaluate(
         }
         for name, field in predictions.items():
             fields[name].update(field, part.fine, part.mask)
+    ensemble, fields = _together(ranks.gather((ensemble, fields)))
     return Evaluation(
         ensemble=ensemble.result(),
         statistics=ensemble.statistics,
         **{name: accumulator.result() for name, accumulator in fields.items()},
     )
+
+
+def _together(parts: list[_Accumulators]) -> _Accumulators:
+    """Put the windows of all ranks side by side."""
+    (ensemble, fields), *others = parts
+    for other, other_fields in others:
+        ensemble.merge(other)
+        for name, accumulator in fields.items():
+            accumulator.merge(other_fields[name])
+    return ensemble, fields
 
 
 def batches(windows: Windows, size: int) -> Iterator[Batch]:

@@ -172,6 +172,11 @@ class DeterministicAccumulator:
         """Add a batch: `field`, `truth` and `mask` are (B, T, H, W); see `deterministic_statistics`."""
         self._parts.append(deterministic_statistics(field, truth, mask))
 
+    def merge(self, *others: DeterministicAccumulator) -> None:
+        """Add what others have seen, in the order given."""
+        for other in others:
+            self._parts += other._parts
+
     @property
     def statistics(self) -> Statistics:
         """The sums of all windows so far."""
@@ -230,6 +235,13 @@ class ScoreAccumulator:
         self._conservation.append(conservation_statistics(members, counted, coarse, coarse_mask, self.pair))
         self._spectra.append(spectral_statistics(members, truth, mask))
         self._parts.append(statistics)
+
+    def merge(self, *others: ScoreAccumulator) -> None:
+        """Add what others have seen, in the order given."""
+        for other in others:
+            self._parts += other._parts
+            self._conservation += other._conservation
+            self._spectra += other._spectra
 
     @property
     def statistics(self) -> Statistics:

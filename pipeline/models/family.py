@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.config import ModelSettings, SamplingSettings, TrainingSettings
 from pipeline.data.batch import Batch
+from pipeline.diffusion.noise import StepDraws
 from pipeline.factors import FactorPair, ScaleParameters
 
 if TYPE_CHECKING:
@@ -76,6 +76,27 @@ class ModelSpec:
     statics: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A masked loss that adds up over windows, micro-batches and ranks, whatever each of them misses.
+
+    Attributes
+    ----------
+    total : Tensor
+        Scalar, float32: the sum over all valid values, with its gradient.
+    weight : Tensor
+        Scalar: the number of valid values.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss per valid value; 0 if there is none."""
+        return self.total / self.weight.clamp(min=1)
+
+
 class SuperResolutionModel(nn.Module, ABC):
     """What every family implements."""
 
@@ -91,8 +112,12 @@ class SuperResolutionModel(nn.Module, ABC):
         """Compute what a stage needs from training batches before it starts, such as a residual's scale."""
 
     @abstractmethod
-    def loss(self, stage: str, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Give a stage's masked training loss, a scalar; all randomness is that of `generator` (CPU)."""
+    def loss(self, stage: str, batch: Batch, draws: StepDraws) -> Loss:
+        """Give a stage's masked training loss; all randomness is that of `draws` (on the CPU)."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[nn.Module]:
+        """Give the modules that are sharded, compiled and recomputed as units, none inside another."""
 
     @abstractmethod
     def predict_mean(self, batch: Batch) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -10,10 +12,16 @@ from torch import Tensor
 
 from pipeline.config import TrainingSettings
 from pipeline.data.windows import Windows
-from pipeline.models.families import build_model
+from pipeline.diffusion.noise import StepDraws
+from pipeline.files import join
+from pipeline.models.families import build_model, family_stages
 from pipeline.models.family import ModelSpec, Stage, SuperResolutionModel
-from pipeline.training.checkpoint import StageCheckpoint
-from pipeline.training.loop import StepReport, train_stage
+from pipeline.ranks import Ranks
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.loop import Hooks, StepReport, Weights, train_stage
+from pipeline.training.sharding import arithmetic
+
+_WORD_SECONDS = 30.0
 
 
 class StageCache(Protocol):
@@ -38,14 +46,14 @@ def fit(
     settings: TrainingSettings,
     *,
     seed: int,
-    device: torch.device,
+    ranks: Ranks | None = None,
     cache: StageCache | None = None,
     checkpoint_url: str | None = None,
-    on_report: Callable[[StepReport], None] | None = None,
-    rungs: Collection[int] = (),
+    validation: Windows | None = None,
+    hooks: Hooks | None = None,
     on_rung: Callable[[int, SuperResolutionModel], None] | None = None,
 ) -> SuperResolutionModel:
-    """Train all stages of a model.
+    """Train all stages of a model, in step with the other ranks.
 
     Parameters
     ----------
@@ -55,52 +63,115 @@ def fit(
     settings : TrainingSettings
     seed : int
         Of the weights and of every step.
-    device : torch.device
+    ranks : Ranks, optional
+        Alone on the CPU unless given.
     cache : StageCache, optional
+        Asked by the first rank only.
     checkpoint_url : str, optional
-        Prefix of the files that unfinished stages are kept in.
-    on_report : callable, optional
-        Called as `train_stage` does; a stage that comes from the cache reports once, with a loss of NaN.
-    rungs : collection of int
-        Steps of the last stage after which `on_rung` may look at the model; only there can it sample.
+        Folder of what unfinished stages are kept in.
+    validation : Windows, optional
+        Windows whose loss is computed with each checkpoint.
+    hooks : Hooks, optional
+        Reports come from the first rank only; a stage from the cache reports once, with a loss of NaN. Rungs
+        are steps of the last stage, for only there can the model sample.
     on_rung : callable, optional
-        Called with the step and the model; it may raise to end the training.
+        Called on every rank with the step and a whole model; it may raise to end the training.
+
+    Returns
+    -------
+    SuperResolutionModel
+        Whole, on this rank's device.
     """
-    model = build_model(spec, seed)
-    stages = type(model).stages(spec.settings, settings)
+    ranks, hooks = ranks or Ranks(), hooks or Hooks()
+    stages, finished = family_stages(spec.settings, settings), Weights()
+
+    def model_with(weights: Weights) -> SuperResolutionModel:
+        model = build_model(spec, seed)
+        model.load_state_dict(finished | weights, strict=False)
+        return model.to(ranks.device).eval().requires_grad_(False)
+
     for stage in stages:
-        state = cache.fetch_or_claim(stage, spec) if cache is not None else None
+        state = _fetched(cache, stage, spec, ranks) if cache is not None else None
         if state is not None:
-            model.load_stage(stage, state)
-            if on_report:
-                on_report(
+            build_model(spec, seed).load_stage(stage, state)  # refuses what is not of this model
+            finished |= state
+            if hooks.on_report and ranks.main:
+                hooks.on_report(
                     StepReport(stage.name, stage.steps, stage.steps, float("nan"), 0.0, 0.0, cached=True)
                 )
             continue
 
         def report(step: StepReport, stage: Stage = stage) -> None:
-            if cache is not None:
+            if ranks.main and cache is not None:
                 cache.renew(stage, spec)
-            if on_report:
-                on_report(step)
+            if ranks.main and hooks.on_report:
+                hooks.on_report(step)
 
-        train_stage(
-            model,
+        def validate(weights: Weights, stage: Stage = stage) -> float:
+            assert validation is not None
+            return stage_loss(model_with(weights), stage, validation, settings, seed=seed, ranks=ranks)
+
+        state = train_stage(
+            model_with({}),
             stage,
             windows,
             settings,
             seed=seed,
-            device=device,
-            checkpoint=StageCheckpoint(checkpoint_file(checkpoint_url, stage)) if checkpoint_url else None,
-            on_report=report,
-            rungs=rungs if stage is stages[-1] else (),
-            on_rung=(lambda step: on_rung(step, model)) if on_rung else None,
+            ranks=ranks,
+            checkpoints=_checkpoints(checkpoint_url, stage, settings, ranks) if checkpoint_url else None,
+            hooks=replace(
+                hooks if ranks.main else Hooks(rungs=hooks.rungs),
+                on_report=report,
+                rungs=hooks.rungs if stage is stages[-1] else (),
+                on_rung=(lambda step, weights: on_rung(step, model_with(weights))) if on_rung else None,
+                validate=validate if validation is not None else None,
+            ),
         )
-        if cache is not None:
-            cache.publish(stage, spec, model.stage_state(stage))
-    return model.to(device).eval().requires_grad_(False)
+        finished |= state
+        if cache is not None and ranks.main:
+            cache.publish(stage, spec, state)
+    return model_with({})
 
 
-def checkpoint_file(prefix: str, stage: Stage) -> str:
-    """Name the file that an unfinished stage is kept in."""
-    return f"{prefix}-{stage.name}.ckpt"
+def _fetched(cache: StageCache, stage: Stage, spec: ModelSpec, ranks: Ranks) -> Weights | None:
+    """Let the first rank fetch or claim, which may take as long as another trial trains the stage.
+
+    The others hear of it now and then: a process that waits for a message gives up after a while.
+    """
+    if ranks.alone:
+        return cache.fetch_or_claim(stage, spec)
+    with ThreadPoolExecutor(1) as aside:
+        fetching = aside.submit(cache.fetch_or_claim, stage, spec) if ranks.main else None
+        while not ranks.agree(fetching in wait([fetching], _WORD_SECONDS).done if fetching else None):
+            continue
+        return ranks.agree(fetching.result() if fetching else None)
+
+
+@torch.no_grad()
+def stage_loss(
+    model: SuperResolutionModel,
+    stage: Stage,
+    windows: Windows,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    ranks: Ranks,
+) -> float:
+    """Give a stage's loss on all windows, with the same noise every time; each rank computes its share."""
+    numbers, size = ranks.share(range(len(windows))), max(1, settings.batch // ranks.world)
+    totals = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+    for first in range(0, len(numbers), size):
+        some = numbers[first : first + size]
+        batch = windows.batch(list(some)).to(ranks.device)
+        draws = StepDraws(seed, f"{stage.name}/validation", 0, len(windows), some)
+        with arithmetic(settings, ranks.device):
+            loss = model.loss(stage.name, batch, draws)
+        totals += torch.stack([loss.total, loss.weight]).double()
+    total, weight = ranks.sum(totals)
+    return float(total / weight.clamp(min=1))
+
+
+def _checkpoints(url: str, stage: Stage, settings: TrainingSettings, ranks: Ranks) -> Checkpoints:
+    kept = settings.checkpoints
+    asynchronous = ranks.device.type == "cuda" if kept.asynchronous is None else kept.asynchronous
+    return Checkpoints(join(url, stage.name), ranks, kept.keep, kept.keep_best, asynchronous)

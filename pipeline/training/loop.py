@@ -1,27 +1,35 @@
-"""The one training loop: a stage of a model, on one device, in plain torch.
+"""The one training loop: a stage of a model, alone or as one of several ranks, in plain torch.
 
-The randomness of a step comes from its number (`step_generator`), so a resumed stage needs no random state
-and ends with the same weights as an undisturbed one.
+The randomness of a step, and the windows it sees, come from its number, so a resumed stage needs no random
+state and ends with the same weights as an undisturbed one. A window's part in a step does not depend on the
+rank that it falls to, so the number of ranks changes nothing but the order of additions.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.config import TrainingSettings
 from pipeline.data.batch import Batch
 from pipeline.data.windows import Windows
-from pipeline.diffusion.noise import step_generator
 from pipeline.models.family import Stage, SuperResolutionModel
-from pipeline.training.checkpoint import StageCheckpoint
+from pipeline.ranks import Ranks
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.feed import Feed, MicroBatch
+from pipeline.training.memory import MemoryUse, measured, start_measuring
+from pipeline.training.sharding import arithmetic, lay_out, reduce_gradients
+from pipeline.training.state import StageState
 
 _PREPARE_BATCHES = 16  # a statistic such as the residual's scale needs no more than these
+
+Weights = dict[str, Tensor]
+"""A stage's averaged weights and its buffers by name, whole and on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class StepReport:
         Before clipping, at this step.
     cached : bool
         The stage came from the cache as a whole: nothing was trained, the loss is NaN.
+    validation_loss : float or None
+        Of the averaged weights, if it was computed after this step.
     """
 
     stage: str
@@ -49,6 +59,52 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     cached: bool = False
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a training calls; every rank has the same ones.
+
+    Attributes
+    ----------
+    on_start : callable, optional
+        Called with the stage's name, the steps done before and all of them.
+    on_report : callable, optional
+        Called every `report_every` steps and at the last.
+    rungs : collection of int
+        Steps after which `on_rung` is called.
+    on_rung : callable, optional
+        Called with the step and the averaged weights. What it raises ends the training; what it is told once
+        it is told again if a kill undid the step.
+    validate : callable, optional
+        Gives the validation loss of averaged weights; called with each checkpoint.
+    on_memory : callable, optional
+        Called at the end of a stage that has taken a step, with its name and what each rank held.
+    """
+
+    on_start: Callable[[str, int, int], None] | None = None
+    on_report: Callable[[StepReport], None] | None = None
+    rungs: Collection[int] = ()
+    on_rung: Callable[[int, Weights], None] | None = None
+    validate: Callable[[Weights], float] | None = None
+    on_memory: Callable[[str, list[MemoryUse]], None] | None = None
+
+
+@dataclass
+class _Progress:
+    """What has happened since the last report."""
+
+    losses: list[Tensor] = field(default_factory=list)
+
+    def mean_loss(self, stage: Stage, done: int, norm: Tensor) -> float:
+        """Give the mean loss; asking for it makes a GPU wait, so not at every step."""
+        mean = float(torch.stack(self.losses).mean())
+        if not math.isfinite(mean + float(norm)):  # before a checkpoint keeps what came of it
+            raise FloatingPointError(
+                f"stage {stage.name}: loss is {mean}, gradient norm {float(norm)} before step {done}"
+            )
+        return mean
 
 
 def train_stage(
@@ -58,112 +114,114 @@ def train_stage(
     settings: TrainingSettings,
     *,
     seed: int,
-    device: torch.device,
-    checkpoint: StageCheckpoint | None = None,
-    on_report: Callable[[StepReport], None] | None = None,
-    rungs: Collection[int] = (),
-    on_rung: Callable[[int], None] | None = None,
-) -> None:
-    """Train the parameters of one stage; the averaged (EMA) weights are in the model when it returns.
+    ranks: Ranks | None = None,
+    checkpoints: Checkpoints | None = None,
+    hooks: Hooks | None = None,
+) -> Weights:
+    """Train the parameters of one stage; gives its averaged (EMA) weights, on every rank.
 
     Parameters
     ----------
     model : SuperResolutionModel
-        Changed in place; parameters of other stages stay fixed.
+        Whole, the same on every rank; used up: afterwards it is sharded and holds the last weights.
     stage : Stage
     windows : Windows
         Training windows.
     settings : TrainingSettings
     seed : int
-    device : torch.device
-    checkpoint : StageCheckpoint, optional
-        Where an unfinished stage is kept; training carries on from it, and it is removed at the end.
-    on_report : callable, optional
-        Called every `report_every` steps and at the last.
-    rungs : collection of int
-        Steps after which `on_rung` is called, while the model holds the averaged weights, ready to sample.
-        What it raises ends the training; what it is told once it is told again if a kill undid the step.
-    on_rung : callable, optional
+    ranks : Ranks, optional
+        Alone on the CPU unless given.
+    checkpoints : Checkpoints, optional
+        Training carries on from the newest; that of the last step stays, so that a stage is not done twice.
+    hooks : Hooks, optional
 
     Raises
     ------
     FloatingPointError
-        If the loss is not finite.
+        If the loss is not finite; on every rank.
     """
-    model.to(device).train()
+    ranks, hooks = ranks or Ranks(), hooks or Hooks()
+    feed = Feed(windows, settings, seed, stage.name, ranks)
+    model.to(ranks.device).train()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(stage.owns(name))
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        named.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    average = {name: p.detach().clone() for name, p in named.items()}
-
-    first = checkpoint.restore(model, optimizer, average, device) if checkpoint else 0
+    lay_out(model, settings, ranks)
+    state = StageState(model, stage, settings)
+    first = 0
+    if checkpoints:
+        first = checkpoints.restore(state.tensors())
+        state.restored(first)
     if first == 0:
-        model.prepare(stage.name, _preparing_batches(windows, settings, seed, stage, device))
+        with arithmetic(settings, ranks.device):
+            model.prepare(stage.name, _preparing_batches(feed))
 
-    amp = torch.autocast(device.type, torch.bfloat16, enabled=settings.amp and device.type == "cuda")
-    losses: list[Tensor] = []
-    for step in range(first, stage.steps):
-        rate = settings.learning_rate * _rate_factor(step, stage.steps, settings.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        generator = step_generator(seed, stage.name, step)
-        batch = windows.training_batch(settings.batch, generator, settings.augment).to(device)
-        with amp:
-            loss = model.loss(stage.name, batch, generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(named.values(), settings.clip)
-        optimizer.step()
-        _update_average(average, named, settings.ema, step)
-        losses.append(loss.detach())
+    if hooks.on_start:
+        hooks.on_start(stage.name, first, stage.steps)
+    since, norm = _Progress(), torch.zeros(())
+    start_measuring(ranks.device)
+    with closing(feed.steps(first, stage.steps)) as steps, checkpoints or nullcontext():
+        for step, parts in enumerate(steps, start=first):
+            rate = settings.learning_rate * _rate_factor(step, stage.steps, settings.warmup_steps)
+            state.set_rate(rate)
+            loss, norm = _take_step(state, parts, settings, ranks)
+            state.update_average(step)
+            since.losses.append(loss)
 
-        done = step + 1
-        reports = done % settings.report_every == 0 or done == stage.steps
-        saves = checkpoint is not None and done % settings.checkpoint_every == 0 and done < stage.steps
-        if reports or saves:  # asking for the loss makes a GPU wait, so not at every step
-            mean_loss = float(torch.stack(losses).mean())
-            if not math.isfinite(mean_loss + float(norm)):  # before a checkpoint keeps what came of it
-                raise FloatingPointError(
-                    f"stage {stage.name}: loss is {mean_loss}, gradient norm {float(norm)} before step {done}"
-                )
-        if reports:
-            losses.clear()
-            if on_report:
-                on_report(StepReport(stage.name, done, stage.steps, mean_loss, rate, float(norm)))
-        if on_rung and done in rungs:  # before the checkpoint: a rung that has been passed was looked at
-            with _averaged(model, named, average):
-                on_rung(done)
-        if checkpoint and saves:
-            checkpoint.save(done, model, optimizer, average)
+            done = step + 1
+            reports = done % settings.report_every == 0 or done == stage.steps
+            saves = checkpoints is not None and (
+                done % settings.checkpoints.every == 0 or done == stage.steps
+            )
+            mean_loss = since.mean_loss(stage, done, norm) if reports or saves else math.nan
+            validation = hooks.validate(state.averaged()) if hooks.validate and saves else None
+            if reports:
+                since = _Progress()
+                if hooks.on_report:
+                    hooks.on_report(
+                        StepReport(
+                            stage.name, done, stage.steps, mean_loss, rate, float(norm),
+                            validation_loss=validation,
+                        )
+                    )  # fmt: skip
+            if hooks.on_rung and done in hooks.rungs:  # before the checkpoint: what is passed was looked at
+                hooks.on_rung(done, state.averaged())
+            if checkpoints and saves:
+                checkpoints.save(done, state.tensors(), validation)
 
-    _copy(average, named)
-    model.eval().requires_grad_(False)
-    if checkpoint:
-        checkpoint.remove()
-
-
-@contextlib.contextmanager
-def _averaged(
-    model: SuperResolutionModel, named: dict[str, nn.Parameter], average: dict[str, Tensor]
-) -> Iterator[None]:
-    """Put the averaged weights into the model for a while; training goes on from its own."""
-    own = {name: parameter.detach().clone() for name, parameter in named.items()}
-    _copy(average, named)
-    model.eval()
-    try:
-        yield
-    finally:
-        _copy(own, named)
-        model.train()
+    if first < stage.steps:
+        held = ranks.gather(measured(state.bytes(), ranks.device))
+        if hooks.on_memory:
+            hooks.on_memory(stage.name, held)
+    return _final_weights(state, settings, checkpoints)
 
 
-def _copy(values: dict[str, Tensor], named: dict[str, nn.Parameter]) -> None:
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(values[name])
+def _take_step(
+    state: StageState, parts: list[MicroBatch], settings: TrainingSettings, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """Give the loss of the whole batch and the norm of its gradient, having gone down it.
+
+    How many values are valid is known only when all ranks have counted theirs. Gradients are therefore those
+    of the sum, over a constant of its order, and scaled before they are used; they come averaged over ranks.
+    """
+    state.optimizer.zero_grad(set_to_none=True)
+    totals = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+    constant = float(parts[0].batch.fine[0].numel() * settings.batch)
+    for number, part in enumerate(parts):
+        reduce_gradients(state.model, number == len(parts) - 1)
+        with arithmetic(settings, ranks.device):
+            loss = state.model.loss(state.stage.name, part.batch.to(ranks.device), part.draws)
+        (loss.total / constant).backward()
+        totals += torch.stack([loss.total.detach(), loss.weight]).double()
+    total, weight = ranks.sum(totals)
+    weight = weight.clamp(min=1)
+    norm = state.apply_gradients(ranks.world * constant / weight)
+    return total / weight, norm
+
+
+def _final_weights(state: StageState, settings: TrainingSettings, checkpoints: Checkpoints | None) -> Weights:
+    if checkpoints and settings.weights == "best":
+        checkpoints.restore_best(state.tensors())
+    return state.averaged()
 
 
 def _rate_factor(step: int, steps: int, warmup: int) -> float:
@@ -174,19 +232,7 @@ def _rate_factor(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _update_average(
-    average: dict[str, Tensor], named: dict[str, nn.Parameter], decay: float, step: int
-) -> None:
-    """Move the averages; early on with a shorter memory, so that the random start is forgotten."""
-    decay = min(decay, (1 + step) / (10 + step))
-    with torch.no_grad():
-        targets = [named[name].detach() for name in average]
-        torch._foreach_lerp_(list(average.values()), targets, 1 - decay)
-
-
-def _preparing_batches(
-    windows: Windows, settings: TrainingSettings, seed: int, stage: Stage, device: torch.device
-) -> Iterator[Batch]:
-    for number in range(_PREPARE_BATCHES):
-        generator = step_generator(seed, stage.name, "prepare", number)
-        yield windows.training_batch(settings.batch, generator, augment=False).to(device)
+def _preparing_batches(feed: Feed) -> Iterator[Batch]:
+    """Give the stage's first batches, the same on all ranks: the model keeps what is measured on them."""
+    for step in range(_PREPARE_BATCHES):
+        yield feed.windows.batch(feed.indices(step)).to(feed.ranks.device)

@@ -20,7 +20,8 @@ from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.recipe_fit import Observation, fixed_setting, leave_out
 from pipeline.tuning.runs import RIVAL, end_run, settle_rival, start_run
 from pipeline.tuning.sweep import Sweep
-from pipeline.tuning.trial import Point, TrialJob, run_trial
+from pipeline.tuning.trial import Point, TrialJob
+from pipeline.tuning.trial_process import most_at_once, run_where_configured
 
 PRIOR, PREDICTED, FIXED = "paper's prior", "predicted", "one fixed setting"
 
@@ -90,27 +91,36 @@ def _point(pair: FactorPair, parameters: ScaleParameters) -> Point:
 def _outcomes(
     sweep: Sweep, job: TrialJob, wanted: Mapping[Point, list[str]], train: bool
 ) -> dict[Point, Outcome]:
-    """Train what is missing, all at once as far as the cluster holds; a run in MLflow for each."""
-    import ray
-
+    """Read what has been trained before, and train what is missing; a run in MLflow for each."""
     known = {point: Outcome.load(job.folder(point.pair, point.label), point.parameters) for point in wanted}
     outcomes = {point: outcome for point, outcome in known.items() if outcome is not None}
-    missing = [point for point in wanted if point not in outcomes] if train else []
-    if missing:
-        print(f"training {len(missing)} settings to compare the tuned ones with", flush=True)
     for point, outcome in outcomes.items():
         settle_rival(sweep.tracker, sweep.studies[point.pair], point.label, outcome)
-    run = remotely(run_trial, sweep.config)
-    pending = {}
-    for point in missing:
-        study = sweep.studies[point.pair]
-        start_run(sweep.tracker, study, point.label, point.parameters, role=RIVAL)
-        pending[run.remote(job, point, owner=_owner(point))] = point
-    while pending:
+    missing = {point: names for point, names in wanted.items() if point not in outcomes}
+    return outcomes | _train(sweep, job, missing) if train and missing else outcomes
+
+
+def _train(sweep: Sweep, job: TrialJob, wanted: Mapping[Point, list[str]]) -> dict[Point, Outcome]:
+    """Train settings, as many at once as the cluster holds."""
+    import ray
+
+    print(f"training {len(wanted)} settings to compare the tuned ones with", flush=True)
+    run, most = remotely(run_where_configured, sweep.config), len(wanted)
+    if sweep.config.tuning.workers_per_trial > 1:  # the workers take the resources
+        run = ray.remote(num_cpus=0)(run_where_configured)
+        most = most_at_once(sweep.config.tuning, ray.cluster_resources()) or most
+    outcomes: dict[Point, Outcome] = {}
+    waiting, pending = list(wanted), dict[Any, Point]()
+    while waiting or pending:
+        while waiting and len(pending) < most:
+            point = waiting.pop(0)
+            study = sweep.studies[point.pair]
+            start_run(sweep.tracker, study, point.label, point.parameters, role=RIVAL)
+            pending[run.remote(job, point, owner=_owner(point))] = point
         (done, *_), _ = ray.wait(list(pending), num_returns=1)
         point = pending.pop(done)
         outcomes[point] = outcome = _outcome(done, point.parameters)
-        job.claims.forget(_owner(point))
+        job.forget(_owner(point))
         end_run(sweep.tracker, sweep.studies[point.pair], point.label, outcome)
         verdict = f"CRPS {outcome.metrics['crps']:.4g}" if outcome.model_url else f"failed ({outcome.reason})"
         print(f"{point.pair} {' and '.join(wanted[point])}: {verdict}, {point.parameters}", flush=True)

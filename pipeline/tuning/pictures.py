@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from pipeline.config import Config
-from pipeline.data.store import FieldStore
 from pipeline.evaluation.figures import to_png
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.laws import Law
@@ -116,35 +114,3 @@ def _laws(sweep: Sweep, found: Findings) -> Figure:
         panel("Taper", "power p of f(x) = x^p", laws.power, lambda _, p: p.conservation.power, False),
     ]  # fmt: skip
     return figures.laws(panels, [*found.observations, *sweep.config.tuning.predict])
-
-
-def showcase(config: Config, store: FieldStore, model_url: str) -> bytes:
-    """Draw the wettest scored test window of a model: LR, truth, bicubic, mean, members, spread; as PNG."""
-    import torch
-
-    from pipeline.evaluation.baselines import bicubic
-    from pipeline.evaluation.evaluate import batches
-    from pipeline.evaluation.figures import panel
-    from pipeline.model_file import load_model
-    from pipeline.tuning.trial import prepared
-
-    model = load_model(model_url)
-    pair = model.spec.pair
-    data = prepared(config, store, pair)
-    windows = data.scored_windows("test", model.spec.parameters.context, config.scoring, config.seed)
-    amounts = [float(batch.last.sum()) for batch in batches(windows, 1)]
-    batch = windows.batch([amounts.index(max(amounts))])
-    with torch.no_grad():
-        members = model.sample(batch, config.sampling, config.seed)
-        figure = panel(
-            batch.last[0, 0],
-            batch.fine[0],
-            bicubic(batch.coarse, pair, batch.coarse_mask)[0],
-            model.predict_mean(batch)[0],
-            members[0],
-            batch.mask[0],
-            store.info.units,
-            f"{store.info.name}, factor pair {pair}: {model.spec.parameters}",
-            coarse_mask=batch.last_mask[0, 0],
-        )
-    return to_png(figure)

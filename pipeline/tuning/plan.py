@@ -59,10 +59,12 @@ def plan_sweep(config: Config, shape: tuple[int, int, int]) -> tuple[PairPlan, .
         raise UserError(
             f"tuning.cpus_per_trial: {config.tuning.cpus_per_trial} is too little to run anything"
         )
-    if config.tuning.workers_per_trial > 1:
+    least = config.tuning.workers_per_trial * config.training.parallel.accumulate
+    if config.training.batch < least:
         raise UserError(
-            f"tuning.workers_per_trial: {config.tuning.workers_per_trial} processes per trial cannot be "
-            "run yet; leave it at 1 and give each trial a GPU with --set tuning.gpus_per_trial=1"
+            f"training.batch: {config.training.batch} windows are fewer than "
+            f"{config.tuning.workers_per_trial} workers x {config.training.parallel.accumulate} "
+            f"micro-batches; give --set training.batch={least} or fewer of them"
         )
     frames, height, width = shape
     recipe = Recipe.load(config.tuning.recipe) if config.tuning.recipe else Recipe()

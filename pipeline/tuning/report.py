@@ -13,13 +13,14 @@ from pipeline.files import exists, join, read_text, write_bytes, write_text
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tracking import Status, default_uri
 from pipeline.tuning import compare
-from pipeline.tuning.pictures import pictures_of, showcase
+from pipeline.tuning.pictures import pictures_of
 from pipeline.tuning.plan import plain, scored_on
 from pipeline.tuning.recipe_fit import Observation, fit_laws
 from pipeline.tuning.results import Findings, PairResult, Rival, comparison, table, table_csv, verdict
+from pipeline.tuning.scoring import prepared, score_saved, showcase
 from pipeline.tuning.study import PairStudy
 from pipeline.tuning.sweep import Sweep
-from pipeline.tuning.trial import TrialJob, prepared, score_saved
+from pipeline.tuning.trial import TrialJob
 
 
 def report(sweep: Sweep, job: TrialJob, *, train: bool = True) -> bool:

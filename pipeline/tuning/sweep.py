@@ -63,4 +63,7 @@ class Sweep:
 
         # Should the actor die, its claims do: at worst a stage is trained twice.
         actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(LeasedClaims).remote()
-        return TrialJob(without_addresses(self.config), self.store, self.name, RemoteClaims(actor))
+        config = without_addresses(self.config)
+        return TrialJob(
+            config, self.store, self.name, RemoteClaims(actor), cpus=self.config.tuning.cpus_per_trial
+        )

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from pipeline.config import Config
 from pipeline.data.pair_data import PairData
-from pipeline.data.splits import SplitName
 from pipeline.data.store import FieldStore
-from pipeline.data.windows import thin
-from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import Evaluation, evaluate
+from pipeline.data.windows import Windows, thin
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.files import exists, join, read_text, remove, write_text
-from pipeline.model_file import describe_data, load_model, save_model
+from pipeline.files import join, remove_folder
+from pipeline.model_file import describe_data, save_model
 from pipeline.models.families import family_stages
 from pipeline.models.family import ModelSpec, SuperResolutionModel
-from pipeline.training.fit import checkpoint_file, fit
-from pipeline.training.loop import StepReport
+from pipeline.ranks import Ranks
+from pipeline.training.fit import fit
+from pipeline.training.loop import Hooks, StepReport
+from pipeline.training.memory import MemoryUse
 from pipeline.tuning.claims import Claims
 from pipeline.tuning.outcome import Outcome
+from pipeline.tuning.scoring import device, prepared, score
 from pipeline.tuning.stage_cache import SharedStages
+from pipeline.tuning.trial_progress import PrunedError, TrialProgress
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +41,25 @@ class TrialJob:
     config : Config
     store : FieldStore
     sweep : str
-    claims : Claims
-        Of the shared stages.
+    claims : Claims or None
+        Of the shared stages; none: every stage is trained anew.
+    cpus : float
+        Of each process that trains.
+    validate : bool
+        Compute a validation loss with each checkpoint.
     """
 
     config: Config
     store: FieldStore
     sweep: str
-    claims: Claims
+    claims: Claims | None = None
+    cpus: float = 1.0
+    validate: bool = False
+
+    def forget(self, owner: str) -> None:
+        """Drop the claims of an attempt at a trial that has ended."""
+        if self.claims is not None:
+            self.claims.forget(owner)
 
     def folder(self, pair: FactorPair, label: str) -> str:
         """Give where a trial keeps its model and its outcome."""
@@ -77,19 +86,20 @@ class Point:
     limits: Mapping[int, float | None] = field(default_factory=dict, hash=False)
 
 
-class _Pruned(Exception):  # noqa: N818 - nothing went wrong
-    """Ends the training at a rung."""
-
-
 def run_trial(
     job: TrialJob,
     point: Point,
     *,
     owner: str,
+    ranks: Ranks | None = None,
     on_report: Callable[[StepReport], None] | None = None,
     on_rung: Callable[[int, float], None] | None = None,
+    on_start: Callable[[str, int, int], None] | None = None,
+    on_memory: Callable[[str, list[MemoryUse]], None] | None = None,
 ) -> Outcome:
     """Train, score on the validation split and save the model; a trial that has ended is only read.
+
+    All ranks call it in step; the first one writes and reports.
 
     Parameters
     ----------
@@ -97,37 +107,48 @@ def run_trial(
     point : Point
     owner : str
         Name of this attempt at the trial, which claims of stages are held under.
+    ranks : Ranks, optional
+        Alone unless given, on the GPU that Ray has assigned to this process if trials ask for one.
     on_report : callable, optional
         Called as training proceeds.
     on_rung : callable, optional
         Called with step and CRPS where the trial may be pruned.
+    on_start : callable, optional
+        Called with each stage's name, the steps that an earlier attempt has done and all of them.
+    on_memory : callable, optional
+        Called at the end of each stage with its name and what each rank held.
     """
+    ranks = ranks or Ranks(device=device(job.config))
+    torch.set_num_threads(max(1, int(job.cpus)))
     folder = job.folder(point.pair, point.label)
     unfinished = join(job.config.output, "unfinished", f"{job.sweep}-{point.pair}-{point.label}")
     stages = family_stages(job.config.model, job.config.training)
-    progress = _Progress(f"{unfinished}-progress.json", point.limits, on_rung)
+    progress = TrialProgress(join(unfinished, "progress.json"), point.limits, on_rung, ranks)
 
     def report(step: StepReport) -> None:
         progress.report(step)
         if on_report:
             on_report(step)
 
-    outcome = Outcome.load(folder, point.parameters)
+    outcome = ranks.agree(Outcome.load(folder, point.parameters) if ranks.main else None)
     if outcome is None:
         progress.restore()
+        hooks = Hooks(on_start=on_start, on_report=report, rungs=tuple(point.limits), on_memory=on_memory)
         try:
-            outcome = _train_and_score(job, point, folder, unfinished, progress, owner, report)
-        except _Pruned:
+            outcome = _train_and_score(job, point, folder, unfinished, progress, owner, ranks, hooks)
+        except PrunedError:
             progress.trained[stages[-1].name] = max(progress.rungs)
             outcome = Outcome(state="pruned", parameters=point.parameters)
         except FloatingPointError as error:  # diverged: a verdict on the point, not on the machine
             outcome = Outcome(state="failed", parameters=point.parameters, reason=str(error))
         steps = sum(progress.trained.values())
         outcome = outcome.model_copy(update={"rungs": progress.rungs, "trained_steps": steps})
-        outcome.save(folder)
-    for stage in stages:  # whatever is left: a kill may have come after the outcome
-        remove(checkpoint_file(unfinished, stage))
-    remove(progress.url)
+        outcome = ranks.agree(outcome)  # reports, and so the steps, come to the first rank only
+        if ranks.main:
+            outcome.save(folder)
+    if ranks.main:  # whatever is left: a kill may have come after the outcome
+        remove_folder(unfinished)
+    ranks.wait()  # the others may want to read what the first has written
     return outcome
 
 
@@ -136,42 +157,45 @@ def _train_and_score(
     point: Point,
     folder: str,
     unfinished: str,
-    progress: _Progress,
+    progress: TrialProgress,
     owner: str,
-    on_report: Callable[[StepReport], None],
+    ranks: Ranks,
+    hooks: Hooks,
 ) -> Outcome:
     config, store, started = job.config, job.store, time.monotonic()
     data = prepared(config, store, point.pair)
-    torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
-    stages = SharedStages(join(config.output, "stages"), config, store.info.fingerprint, job.claims, owner)
+    context = point.parameters.context
 
     def look(step: int, model: SuperResolutionModel) -> None:
         count = config.tuning.pruning.windows
-        progress.look(step, lambda: score(model, data, config, "validation", count).ensemble.crps)
+        progress.look(
+            step, lambda: score(model, data, config, "validation", count, ranks=ranks).ensemble.crps
+        )
 
     model = fit(
         ModelSpec(point.pair, point.parameters, config.model, data.transform, data.scale, store.info.statics),
-        data.training_windows(point.parameters.context),
+        data.training_windows(context),
         config.training,
         seed=config.seed,
-        device=device(config),
-        cache=stages if config.tuning.share_stages else None,
+        ranks=ranks,
+        cache=_shared_stages(job, owner),
         checkpoint_url=unfinished,
-        on_report=on_report,
-        rungs=tuple(point.limits),
+        validation=_validation_windows(job, data, context),
+        hooks=hooks,
         on_rung=look,
     )
     trained = time.monotonic()
-    scores = score(model, data, config, "validation").as_metrics()
+    scores = score(model, data, config, "validation", ranks=ranks).as_metrics()
     if not math.isfinite(scores["crps"]):
         raise FloatingPointError(f"CRPS is {scores['crps']}")
-    save_model(
-        folder,
-        model,
-        sampling=config.sampling,
-        data=describe_data(store.info),
-        scores={f"validation_{name}": value for name, value in scores.items()},
-    )
+    if ranks.main:
+        save_model(
+            folder,
+            model,
+            sampling=config.sampling,
+            data=describe_data(store.info, config),
+            scores={f"validation_{name}": value for name, value in scores.items()},
+        )
     return Outcome(
         state="complete",
         parameters=point.parameters,
@@ -184,112 +208,16 @@ def _train_and_score(
     )
 
 
-class _Progress:
-    """What a trial has been through, kept in a file: a resumed training repeats neither rungs nor stages.
-
-    Attributes
-    ----------
-    rungs : dict
-        CRPS by step.
-    trained : dict
-        Steps by stage, of the stages that did not come from the cache.
-    """
-
-    def __init__(
-        self, url: str, limits: Mapping[int, float | None], tell: Callable[[int, float], None] | None
-    ) -> None:
-        self.url, self._limits, self._tell = url, limits, tell
-        self.rungs: dict[int, float] = {}
-        self.trained: dict[str, int] = {}
-
-    def restore(self) -> None:
-        """Go on from what an earlier attempt at the trial has left."""
-        if not exists(self.url):
-            return
-        try:
-            kept = json.loads(read_text(self.url))
-            self.rungs = {int(step): float(crps) for step, crps in kept["rungs"].items()}
-            self.trained = dict(kept["trained"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            log.warning("%s is damaged; the trial's rungs are looked at again where it can", self.url)
-            self.rungs, self.trained = {}, {}
-
-    def report(self, step: StepReport) -> None:
-        """Count the steps of a stage."""
-        if step.cached:  # from the cache; an earlier attempt of this trial may have put it there
-            return
-        self.trained[step.stage] = step.step
-        if step.step == step.steps:
-            self._save()
-
-    def look(self, step: int, score: Callable[[], float]) -> None:
-        """Score the model at a rung; ends the training if it is not good enough to go on."""
-        if step not in self.rungs:
-            crps = score()
-            if not math.isfinite(crps):
-                raise FloatingPointError(f"CRPS is {crps} after step {step}")
-            self.rungs[step] = crps
-            self._save()
-        limit = self._limits[step]
-        if self._tell:
-            self._tell(step, self.rungs[step])
-        if limit is not None and self.rungs[step] > limit:
-            raise _Pruned
-
-    def _save(self) -> None:
-        write_text(self.url, json.dumps({"rungs": self.rungs, "trained": self.trained}))
+def _shared_stages(job: TrialJob, owner: str) -> SharedStages | None:
+    if job.claims is None or not job.config.tuning.share_stages:
+        return None
+    url = join(job.config.output, "stages")
+    return SharedStages(url, job.config, job.store.info.fingerprint, job.claims, owner)
 
 
-@functools.lru_cache(maxsize=32)  # pairs; the fields themselves are shared
-def pair_data(
-    store_url: str, fingerprint: str, pair: FactorPair, data_json: str, max_context: int
-) -> PairData:
-    """Prepare a pair's data once per process; trials that follow in the same process find it ready."""
-    from pipeline.config import DataSettings
-
-    store = FieldStore.open(store_url)
-    if store.info.fingerprint != fingerprint:
-        raise UserError(f"store {store_url}: it changed during the sweep; start the sweep again")
-    return PairData.prepare(store, pair, DataSettings.model_validate_json(data_json), max_context)
-
-
-def prepared(config: Config, store: FieldStore, pair: FactorPair) -> PairData:
-    """Give the data of a pair, as every part of a sweep sees it."""
-    return pair_data(
-        store.url, store.info.fingerprint, pair, config.data.model_dump_json(), config.tuning.max_context
-    )
-
-
-def device(config: Config) -> torch.device:
-    """Give the GPU that Ray has assigned to this process if trials ask for one, else the CPU."""
-    wanted = config.tuning.gpus_per_trial > 0 and torch.cuda.is_available()
-    return torch.device("cuda" if wanted else "cpu")
-
-
-def score(
-    model: Any, data: PairData, config: Config, split: SplitName, count: int | None = None
-) -> Evaluation:
-    """Score a model on a split, with the sampler and the evaluations that downscaling uses.
-
-    Parameters
-    ----------
-    model : SuperResolutionModel
-    data : PairData
-    config : Config
-    split : {"train", "validation", "test"}
-    count : int, optional
-        At most so many of the split's scored windows; none: all of them.
-    """
-    windows = data.scored_windows(split, model.spec.parameters.context, config.scoring, config.seed)
-    if count is not None:
-        windows = thin(windows, count, config.seed)
-    return evaluate(
-        model, windows, config.sampling, batch=config.scoring.batch, seed=config.seed, device=device(config)
-    )
-
-
-def score_saved(config: Config, store: FieldStore, model_url: str, split: SplitName) -> Evaluation:
-    """Load a saved model and score it."""
-    torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
-    model = load_model(model_url).to(device(config))
-    return score(model, prepared(config, store, model.spec.pair), config, split)
+def _validation_windows(job: TrialJob, data: PairData, context: int) -> Windows | None:
+    count = job.config.training.checkpoints.validation_windows
+    if not count or not (job.validate or job.config.training.weights == "best"):
+        return None
+    windows = data.scored_windows("validation", context, job.config.scoring, job.config.seed)
+    return thin(windows, count, job.config.seed)

@@ -9,7 +9,8 @@ from pipeline import environment
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.models.families import family_stages
 from pipeline.tuning.sweep import Sweep
-from pipeline.tuning.trial import Point, TrialJob, run_trial
+from pipeline.tuning.trial import Point, TrialJob
+from pipeline.tuning.trial_process import most_at_once, process_resources, run_where_configured
 
 
 def run_trials(sweep: Sweep, job: TrialJob) -> None:
@@ -25,7 +26,8 @@ def run_trials(sweep: Sweep, job: TrialJob) -> None:
     print(f"sweep {sweep.name}: {missing} trials to run, recorded at {where}", flush=True)
     if not missing:
         return
-    from ray import tune  # not before the cluster is started, which it reads its token from
+    import ray  # not before the cluster is started, which it reads its token from
+    from ray import tune
 
     from pipeline.tuning.live import LiveTable
     from pipeline.tuning.observer import SweepObserver
@@ -43,7 +45,7 @@ def run_trials(sweep: Sweep, job: TrialJob) -> None:
         best={pair: trial.crps if trial else None for pair, trial in best.items()},
         best_parameters={pair: trial.parameters if trial else None for pair, trial in best.items()},
     )
-    observer = SweepObserver(sweep.tracker, sweep.studies, table, stages[-1].name, job.claims.forget)
+    observer = SweepObserver(sweep.tracker, sweep.studies, table, stages[-1].name, job.forget)
 
     def trial(point: dict[str, Any]) -> None:
         # A closure: `tune.with_parameters` would keep the job in the object store long after the sweep.
@@ -52,11 +54,11 @@ def run_trials(sweep: Sweep, job: TrialJob) -> None:
     # Tune's own record of the run is never read: the studies hold what counts.
     with tempfile.TemporaryDirectory(prefix="finescale-tune-") as record, table:
         tune.Tuner(
-            tune.with_resources(trial, {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}),
+            tune.with_resources(trial, process_resources(settings)),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(sweep.studies),
                 num_samples=-1,  # the searcher knows when it is done
-                max_concurrent_trials=settings.concurrent_trials,
+                max_concurrent_trials=most_at_once(settings, ray.cluster_resources()),
                 reuse_actors=True,  # imports and data stay warm between trials
             ),
             run_config=tune.RunConfig(
@@ -73,7 +75,7 @@ def _run(point: dict[str, Any], job: TrialJob) -> None:
     """Run one trial, inside its process, and report to Tune."""
     from ray import tune
 
-    outcome = run_trial(
+    outcome = run_where_configured(
         job,
         Point(
             FactorPair.parse(point["pair"]),

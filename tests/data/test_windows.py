@@ -139,15 +139,6 @@ def test_a_view_refuses_frames_it_does_not_hold(store):
         FieldView.load(store, Segment(10, 20), memory_gib=0).read(-4, -2)
 
 
-def test_training_batches_come_from_the_generator_alone(windows):
-    def draw(seed, augment):
-        return windows.train.training_batch(4, torch.Generator().manual_seed(seed), augment)
-
-    for augment in (False, True):
-        assert torch.equal(draw(1, augment).fine, draw(1, augment).fine)
-        assert not torch.equal(draw(1, augment).fine, draw(2, augment).fine)
-
-
 def test_eight_symmetries():
     image = torch.arange(9).reshape(1, 3, 3)
     assert len({tuple(_turn(image, k).flatten().tolist()) for k in range(8)}) == 8
@@ -155,16 +146,13 @@ def test_eight_symmetries():
 
 def test_augmentation_turns_fine_coarse_and_statics_together(windows, pair):
     plain = windows.train.batch([3] * 24)
-    turned = windows.train.batch([3] * 24, torch.Generator().manual_seed(0))
-    drawn = set()
+    turned = windows.train.batch([3] * 24, [n % 8 for n in range(24)])
     for n in range(24):
         fits = [k for k in range(8) if torch.equal(_turn(plain.statics[n], k), turned.statics[n])]
-        assert len(fits) == 1
-        drawn.update(fits)
+        assert fits == [n % 8]
         for name in ("fine", "mask", "coarse_mask"):
             assert torch.equal(_turn(getattr(plain, name)[n], fits[0]), getattr(turned, name)[n]), name
         torch.testing.assert_close(_turn(plain.coarse[n], fits[0]), turned.coarse[n])
-    assert len(drawn) > 4
 
 
 def test_chessboard_tiles_are_disjoint(store, tiny):

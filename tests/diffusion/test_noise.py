@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from pipeline.diffusion.noise import field_noise, step_generator
+from pipeline.diffusion.noise import StepDraws, field_noise, step_generator
 
 GOLDEN_NOISE = [-0.0434188, 0.7126039, 1.0709789]
 GOLDEN_STEP = [0.32915097, 0.79899037, 0.94638443]
@@ -61,3 +61,37 @@ def test_step_generator_depends_on_its_key_alone():
     ]
     assert first not in others
     assert first == pytest.approx(GOLDEN_STEP, abs=1e-7)
+
+
+@pytest.mark.parametrize("cuts", [(0, 8), (0, 3, 8), (0, 1, 2, 5, 8)], ids=str)
+def test_a_window_gets_the_same_draws_in_whatever_part_of_the_batch(cuts):
+    whole = StepDraws(0, "residual", 5, 8, range(8))
+    parts = [StepDraws(0, "residual", 5, 8, range(a, b)) for a, b in itertools.pairwise(cuts)]
+    assert torch.equal(torch.cat([part.normal((2, 6, 6)) for part in parts]), whole.normal((2, 6, 6)))
+    assert torch.equal(torch.cat([part.times(1000) for part in parts]), whole.times(1000))
+    assert [turn for part in parts for turn in part.symmetries()] == whole.symmetries()
+
+
+def test_windows_steps_stages_and_seeds_get_draws_of_their_own():
+    base = {"seed": 0, "stage": "mean", "step": 5, "batch": 4, "numbers": range(4)}
+    keys = [base, *(base | change for change in ({"seed": 1}, {"stage": "residual"}, {"step": 6}))]
+    rows = torch.cat([StepDraws(**key).normal((400,)) for key in keys])
+    correlation = torch.corrcoef(rows) - torch.eye(16)
+    assert correlation.abs().max() < 0.25
+    assert len({tuple(StepDraws(**key).times(1000).tolist()) for key in keys}) == 4
+    assert len({tuple(StepDraws(**key | {"step": n}).symmetries()) for n in range(9) for key in keys}) > 9
+
+
+def test_times_are_stratified_over_the_whole_batch_in_an_order_of_their_own():
+    orders = set()
+    for step in range(20):
+        parts = [StepDraws(0, "residual", step, 10, range(a, b)) for a, b in ((0, 4), (4, 10))]
+        times = torch.cat([part.times(1000) for part in parts])
+        assert (times // 100).sort().values.tolist() == list(range(10))
+        orders.add(tuple((times // 100).tolist()))
+    assert len(orders) == 20
+
+
+def test_all_eight_symmetries_are_drawn_about_equally_often():
+    drawn = StepDraws(0, "mean", 0, 800, range(800)).symmetries()
+    assert all(60 < drawn.count(turn) < 140 for turn in range(8))

@@ -77,7 +77,7 @@ def refused(main, one_line, *argv, parts):
         ),
         (["--pairs", "2x2", "--output", f"{JOB}/runs"], ["tune_factors.py is not a folder"]),
         (["--pairs", "2x2", "--set", "tuning.search_space=nothing"], ["tuning.search_space 'nothing'"]),
-        (["--pairs", "2x2", "--set", "tuning.workers_per_trial=2"], ["tuning.workers_per_trial: 2"]),
+        (["--pairs", "2x2", "--set", "tuning.workers_per_trial=8"], ["training.batch", "8 workers"]),
         (["--pairs", "2x2", "--recipe", "nothing.yaml"], ["nothing.yaml", "no such file"]),
         (["--pairs", "2x2", "--objectives", "crps,beauty"], ["tuning.objectives", "beauty"]),
     ],

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from pipeline.config_layers import load_config
 from pipeline.data.batch import Batch
 from pipeline.data.coarsen import block_mean, block_sum, spread
 from pipeline.data.scaling import ValueTransform
+from pipeline.diffusion.noise import StepDraws
 from pipeline.models.families import build_model, family_stages
 from pipeline.models.family import ModelSpec
 from pipeline.models.scale_adaptive.family import MEAN, RESIDUAL, ScaleAdaptive
@@ -44,7 +47,8 @@ def batch(windows):
 
 
 def loss_of(model, stage, batch, seed=0):
-    return model.loss(stage, batch, torch.Generator().manual_seed(seed))
+    draws = StepDraws(seed, stage, 0, len(batch), range(len(batch)))
+    return model.loss(stage, batch, draws).mean
 
 
 def test_stages_and_what_they_depend_on(tiny):
@@ -64,8 +68,8 @@ def test_the_mean_depends_on_what_its_stage_names(make_spec, windows, tiny, thro
         spec = make_spec(beta=beta, conservation=conservation, mean_through_conservation=through)
         model, training = build_model(spec, seed=0), tiny.training.model_copy(update={"mean_steps": 3})
         stage = model.stages(spec.settings, training)[0]
-        train_stage(model, stage, windows.train, training, seed=0, device=torch.device("cpu"))
-        return torch.cat([tensor.flatten() for tensor in model.stage_state(stage).values()])
+        weights = train_stage(model, stage, windows.train, training, seed=0)
+        return torch.cat([tensor.flatten() for tensor in weights.values()])
 
     weights = train(0.02, 0.7)
     assert torch.equal(weights, train(0.3, 0.7))  # never on beta
@@ -253,6 +257,35 @@ def test_temporal_tokens_and_the_residual_scale_are_saved_with_their_stage(make_
         assert torch.equal(target.sample(batch, SAMPLING, 0), source.sample(batch, SAMPLING, 0))
 
 
+@pytest.mark.parametrize("settings", [{}, {"mean_context_at": "half"}], ids=str)
+def test_blocks_are_apart_and_hold_most_of_the_weights(make_spec, settings):
+    """What is sharded and recomputed as a unit lies in no other unit, or FSDP would shard it twice."""
+    model = build_model(make_spec(**settings), seed=0)
+    inside = [[id(module) for module in block.modules()] for block in model.blocks()]
+    assert len({one for many in inside for one in many}) == sum(map(len, inside))
+    held = sum(p.numel() for block in model.blocks() for p in block.parameters())
+    assert held > 0.7 * sum(p.numel() for p in model.parameters())
+
+
+def test_a_loss_adds_up_over_parts_of_a_batch(trained_like, pair):
+    model, batch = trained_like(), random_batch(pair, 3, B=4)
+    for stage in (MEAN, RESIDUAL):
+        draws = StepDraws(0, stage, 0, 4, range(4))
+        whole = model.loss(stage, batch, draws)
+        parts = [
+            model.loss(stage, part(batch, *numbers), replace(draws, numbers=numbers))
+            for numbers in (range(1), range(1, 4))
+        ]
+        assert int(whole.weight) == int(batch.mask.sum()) == sum(int(one.weight) for one in parts)
+        assert float(whole.total) == pytest.approx(sum(float(one.total) for one in parts), rel=1e-5)
+
+
+def test_a_batch_without_a_valid_value_has_loss_zero(trained_like, pair):
+    model, batch = trained_like(), random_batch(pair, 3)
+    empty = Batch(**(vars(batch) | {"mask": torch.zeros_like(batch.mask)}))
+    assert float(loss_of(model, MEAN, empty)) == 0
+
+
 def test_a_stage_of_another_model_is_refused(make_spec, tiny):
     model = build_model(make_spec(), seed=0)
     mean, residual = model.stages(model.spec.settings, tiny.training)
@@ -304,8 +337,8 @@ def test_the_paper_preset_builds_and_takes_a_step_of_each_stage():
     assert isinstance(model, ScaleAdaptive)
     assert [block.second.out_channels for block in model.mean.encode] == [16, 32, 64, 128, 256]
     assert [layer.kernel for layer in model.mean.local] == [3, 3, 1, 1, 1]
-    assert [level["block"].second.out_channels for level in model.denoiser.down] == [64, 128, 256, 512]
-    assert [level["local"].kernel for level in model.denoiser.down] == [3, 3, 1, 1]
+    assert [level.block.second.out_channels for level in model.denoiser.down] == [64, 128, 256, 512]
+    assert [level.local.kernel for level in model.denoiser.down] == [3, 3, 1, 1]
     assert model.schedule.steps == 1000
 
     batch = random_batch(pair, 5, side=50)  # levels of 50, 25, 13, 7 and 4 pixels

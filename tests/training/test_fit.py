@@ -5,9 +5,11 @@ import torch
 
 from pipeline import Conservation
 from pipeline.config import SamplingSettings
-from pipeline.training.fit import fit
+from pipeline.ranks import Ranks
+from pipeline.training.fit import fit, stage_loss
+from pipeline.training.loop import Hooks
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
 class MemoryCache:
@@ -37,10 +39,11 @@ class MemoryCache:
 
 @pytest.fixture
 def run(windows, tiny):
-    def run(spec, **arguments):
+    def run(spec, rungs=(), **arguments):
         reports = []
         settings = tiny.training.model_copy(update={"mean_steps": 4, "residual_steps": 4, "report_every": 2})
-        model = fit(spec, windows.train, settings, seed=0, device=CPU, on_report=reports.append, **arguments)
+        hooks = Hooks(on_report=reports.append, rungs=rungs)
+        model = fit(spec, windows.train, settings, seed=0, hooks=hooks, **arguments)
         return model, reports
 
     return run
@@ -75,7 +78,7 @@ def test_a_mean_with_another_context_is_trained(run, make_spec, data, tiny):
     cache = MemoryCache()
     run(make_spec(context=3), cache=cache)
     settings = tiny.training.model_copy(update={"mean_steps": 2, "residual_steps": 2})
-    fit(make_spec(context=2), data.training_windows(2), settings, seed=0, device=CPU, cache=cache)
+    fit(make_spec(context=2), data.training_windows(2), settings, seed=0, cache=cache)
     assert cache.asked[2:] == [("mean", False), ("residual", False)]
 
 
@@ -87,31 +90,68 @@ def test_a_wholly_cached_fit_needs_no_training(run, make_spec):
     assert len(reports) == 2
 
 
-def test_a_killed_fit_carries_on(run, make_spec, windows, tiny, tmp_path):
-    settings = tiny.training.model_copy(
-        update={"mean_steps": 4, "residual_steps": 4, "report_every": 1, "checkpoint_every": 2}
-    )
+@pytest.fixture
+def attempt(make_spec, windows, tiny, tmp_path):
+    """Fit with checkpoints after every second step; gives the model and the steps that it reported."""
 
-    def attempt(kill_at=None):
+    def attempt(kill_at=None, cache=None, **changes):
         steps = []
+        settings = tiny.training.model_copy(
+            update={
+                "mean_steps": 4,
+                "residual_steps": 4,
+                "report_every": 1,
+                "checkpoints": tiny.training.checkpoints.model_copy(update={"every": 2}),
+            }
+            | changes
+        )
 
         def on_report(report):
-            steps.append((report.stage, report.step))
-            if steps[-1] == kill_at:
+            steps.append((report.stage, report.step, report.validation_loss))
+            if steps[-1][:2] == kill_at:
                 raise KeyboardInterrupt
 
         model = fit(
-            make_spec(), windows.train, settings, seed=0, device=CPU, on_report=on_report,
+            make_spec(), windows.train, settings, seed=0, cache=cache,
+            hooks=Hooks(on_report=on_report), validation=windows.scored,
             checkpoint_url=str(tmp_path / "unfinished" / "trial"),
         )  # fmt: skip
         return model, steps
 
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("kill_at", "goes_on"),
+    [(("mean", 3), ("mean", 3)), (("residual", 1), ("residual", 1)), (("residual", 4), ("residual", 3))],
+)
+def test_a_killed_fit_carries_on(attempt, run, make_spec, tmp_path, kill_at, goes_on):
     with pytest.raises(KeyboardInterrupt):
-        attempt(kill_at=("mean", 3))
+        attempt(kill_at)
     model, steps = attempt()
-    assert steps[0] == ("mean", 3)
+    assert steps[0][:2] == goes_on  # a finished stage is not trained again
     assert same(model, run(make_spec())[0], "")
-    assert list((tmp_path / "unfinished").iterdir()) == []
+    stages = {path.name for path in (tmp_path / "unfinished" / "trial").iterdir()}
+    assert stages == {"mean", "residual"}
+
+
+def test_a_validation_loss_comes_with_each_checkpoint(attempt):
+    _, steps = attempt()
+    assert [(stage, step) for stage, step, loss in steps if loss is not None] == [
+        ("mean", 2), ("mean", 4), ("residual", 2), ("residual", 4)
+    ]  # fmt: skip
+    assert all(loss is None or loss > 0 for *_, loss in steps)
+
+
+def test_the_best_weights_have_the_lowest_validation_loss(attempt, windows, tiny):
+    wild = {"learning_rate": 0.5, "warmup_steps": 0, "ema": 0.0}
+    best, steps = attempt(weights="best", **wild)
+    for stage in best.stages(best.spec.settings, tiny.training):
+        losses = [loss for name, _, loss in steps if name == stage.name and loss is not None]
+        found = stage_loss(best, stage, windows.scored, tiny.training, seed=0, ranks=Ranks())
+        assert found == pytest.approx(min(losses), rel=1e-6)
+    again, _ = attempt(weights="best", **wild)  # from what is kept
+    assert same(best, again, "")
 
 
 def test_the_model_is_ready_for_use(run, make_spec, windows):

@@ -43,7 +43,7 @@ def test_few_frames_shorten_the_context():
         ([("tuning.search_space", "no_such_space")], "4x2", SHAPE, ["no_such_space"]),
         ([("tuning.recipe", "/no/such.yaml")], "4x2", SHAPE, ["/no/such.yaml"]),
         ([("tuning.cpus_per_trial", 1e-4)], "4x2", SHAPE, ["tuning.cpus_per_trial", "0.0001"]),
-        ([("tuning.workers_per_trial", 2)], "4x2", SHAPE, ["tuning.workers_per_trial", "2"]),
+        ([("tuning.workers_per_trial", 8)], "4x2", SHAPE, ["training.batch", "8 workers"]),
     ],
 )
 def test_what_does_not_fit(overrides, pairs, shape, parts, one_line):
@@ -112,7 +112,8 @@ SAME = [
     [("tuning.storage", "sqlite:////elsewhere.db")],
     [("ray.cpus", 1)],
     [("training.report_every", 1)],
-    [("training.checkpoint_every", 1)],
+    [("training.checkpoints.every", 1)],
+    [("training.parallel.accumulate", 2)],
     [("data.memory_gib", 0)],
     [("tracking.uri", "http://elsewhere")],
     [("output", "/elsewhere")],

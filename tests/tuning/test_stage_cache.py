@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import Conservation, FactorPair
-from pipeline.config import PruningSettings
+from pipeline.config import CheckpointSettings, PruningSettings
 from pipeline.models.families import build_model
 from pipeline.models.family import Stage
 from pipeline.tuning import stage_cache
@@ -59,7 +59,9 @@ def test_the_key_holds_what_the_weights_depend_on(shared, make_spec, tiny):
         shared(owner="b").key(MEAN, make_spec()),
         shared(url="elsewhere").key(MEAN, make_spec()),
         shared(config=changed(tiny, "training", report_every=1)).key(MEAN, make_spec()),
-        shared(config=changed(tiny, "training", checkpoint_every=1)).key(MEAN, make_spec()),
+        shared(config=changed(tiny, "training", checkpoints=CheckpointSettings(every=1))).key(
+            MEAN, make_spec()
+        ),
         shared(config=changed(tiny, "training", residual_steps=99)).key(MEAN, make_spec()),  # a later stage
         shared(config=changed(tiny, "tuning", trials=99)).key(MEAN, make_spec()),
         shared(config=changed(tiny, "tuning", pruning=PruningSettings(rungs=0))).key(MEAN, make_spec()),

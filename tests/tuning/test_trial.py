@@ -12,8 +12,10 @@ from pipeline.model_file import load_card
 from pipeline.tuning import trial
 from pipeline.tuning.claims import LeasedClaims
 from pipeline.tuning.outcome import Outcome
+from pipeline.tuning.scoring import score_saved
 from pipeline.tuning.trial import Point, TrialJob, run_trial
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 PARAMETERS = ScaleParameters(beta=0.02, context=2)
 OPEN = {3: None, 6: None}
 
@@ -29,7 +31,7 @@ SHORT = {
         "mean_steps": 6,
         "residual_steps": 9,
         "report_every": 3,
-        "checkpoint_every": 3,
+        "checkpoints": {"every": 3},
     },
     "sampling": {"steps": 3, "members": 2},
     "scoring": {"windows": 3},
@@ -106,7 +108,7 @@ def test_a_complete_trial(run, make_job, store):
     assert outcome.trained_steps == 15
     assert all(math.isfinite(outcome.metrics[name]) for name in ("crps", "crps_skill", "training_seconds"))
     assert load_card(outcome.model_url)["scores"]["validation_crps"] == outcome.metrics["crps"]
-    saved = trial.score_saved(job.config, store, outcome.model_url, "validation")
+    saved = score_saved(job.config, store, outcome.model_url, "validation")
     assert saved.as_metrics()["crps"] == pytest.approx(outcome.metrics["crps"], rel=1e-6)
     assert unfinished(job) == []
 
@@ -200,9 +202,9 @@ def test_a_diverging_trial_has_failed(run, make_job):
 def test_a_score_that_is_not_finite_is_a_verdict(run, make_job, monkeypatch, calls, rungs):
     plain, made = trial.score, []
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         made.append(1)
-        scores: Evaluation = plain(*arguments)
+        scores: Evaluation = plain(*arguments, **options)
         crps = float("nan") if len(made) == calls else scores.ensemble.crps
         return replace(scores, ensemble=replace(scores.ensemble, crps=crps))
 
@@ -291,9 +293,9 @@ def test_a_killed_trial_is_pruned_all_the_same(run, make_job, undisturbed):
 def test_a_rung_is_scored_once(run, make_job, monkeypatch):
     plain, scored = trial.score, []
 
-    def counted(model, data, config, split, count=None):
+    def counted(model, data, config, split, count=None, **options):
         scored.append(count)
-        return plain(model, data, config, split, count)
+        return plain(model, data, config, split, count, **options)
 
     monkeypatch.setattr(trial, "score", counted)
     job = make_job()
@@ -323,7 +325,8 @@ def test_a_kill_after_the_outcome_leaves_nothing_behind_for_long(run, make_job, 
     with pytest.raises(KilledError):
         run(job, kill=("residual", 6))
     left = unfinished(job)
-    assert len(left) == 2  # the checkpoint, the rungs
+    (folder,) = (tmp_path / "runs/unfinished").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["mean", "progress.json", "residual"]
     shutil.copytree(tmp_path / "runs/unfinished", tmp_path / "left")
     outcome, *_ = run(job)
     shutil.copytree(tmp_path / "left", tmp_path / "runs/unfinished", dirs_exist_ok=True)
@@ -356,8 +359,8 @@ def test_damaged_progress_costs_no_trial(run, make_job, undisturbed, caplog):
     job = make_job("damaged")
     with pytest.raises(KilledError):
         run(job, kill=("residual", 6))
-    (name,) = (name for name in unfinished(job) if name.endswith("progress.json"))
-    path = Path(job.config.output) / "unfinished" / name
+    (name,) = unfinished(job)
+    path = Path(job.config.output) / "unfinished" / name / "progress.json"
     path.write_text(path.read_text()[:-5])
     outcome, _, _ = run(job, owner="b")
     assert outcome.state == "complete"

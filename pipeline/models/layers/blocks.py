@@ -18,9 +18,9 @@ class StandardisedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H, W)."""
         dims = (1, 2, 3)
-        mean = self.weight.mean(dim=dims, keepdim=True)
-        variance = self.weight.var(dim=dims, keepdim=True, unbiased=False)
-        weight = (self.weight - mean) * torch.rsqrt(variance + 1e-5)
+        own = self.weight.float()  # bfloat16 would be too coarse for a variance
+        mean, variance = own.mean(dim=dims, keepdim=True), own.var(dim=dims, keepdim=True, unbiased=False)
+        weight = ((own - mean) * torch.rsqrt(variance + 1e-5)).to(self.weight.dtype)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 

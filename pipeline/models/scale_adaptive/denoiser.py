@@ -40,6 +40,28 @@ class TemporalTokens(nn.Module):
         return self.context(tokens + frame_positions(L, tokens.shape[-1], tokens.device).to(tokens.dtype))
 
 
+class Level(nn.Module):
+    """One level of the denoiser: convolutions, attention to the tokens, attention around each pixel.
+
+    Parameters
+    ----------
+    width_in, width, kernel : int
+    time_width, token_width, heads : int
+    """
+
+    def __init__(
+        self, width_in: int, width: int, kernel: int, time_width: int, token_width: int, heads: int
+    ) -> None:
+        super().__init__()
+        self.block = ResidualBlock(width_in, width, time_width, standardised=True)
+        self.tokens = TokenAttention(width, token_width, heads)
+        self.local = NeighbourhoodAttention(width, heads, kernel)
+
+    def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
+        """(B, width_in, H, W), (B, time_width) and (B, L, token_width) to (B, width, H, W)."""
+        return self.local(self.tokens(self.block(x, time), tokens))
+
+
 class Denoiser(nn.Module):
     """v-prediction U-Net, the specification's section 4.
 
@@ -80,14 +102,8 @@ class Denoiser(nn.Module):
         )
         self.lift = nn.Conv2d(channels_in, widths[0], 3, padding=1)
 
-        def level(width_in: int, width: int, kernel: int) -> nn.ModuleDict:
-            return nn.ModuleDict(
-                {
-                    "block": ResidualBlock(width_in, width, self.time_width, standardised=True),
-                    "tokens": TokenAttention(width, token_width, heads),
-                    "local": NeighbourhoodAttention(width, heads, kernel),
-                }
-            )
+        def level(width_in: int, width: int, kernel: int) -> Level:
+            return Level(width_in, width, kernel, self.time_width, token_width, heads)
 
         widths_in = (widths[0], *widths[:-1])
         self.down = nn.ModuleList(map(level, widths_in, widths, kernels))
@@ -116,14 +132,9 @@ class Denoiser(nn.Module):
         x = self.lift(torch.cat([noisy, condition], dim=1))
         skips: list[Tensor] = []
         for depth, level in enumerate(self.down):
-            x = self._level(level, halve(x) if depth else x, time, tokens)
+            x = level(halve(x) if depth else x, time, tokens)
             skips.append(x)
         x = skips.pop()
         for level, skip in zip(reversed(self.up), reversed(skips), strict=True):
-            x = self._level(level, torch.cat([enlarge_to(x, skip), skip], dim=1), time, tokens)
+            x = level(torch.cat([enlarge_to(x, skip), skip], dim=1), time, tokens)
         return self.head(x)
-
-    @staticmethod
-    def _level(level: nn.Module, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
-        assert isinstance(level, nn.ModuleDict)
-        return level["local"](level["tokens"](level["block"](x, time), tokens))

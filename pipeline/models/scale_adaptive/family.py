@@ -8,21 +8,21 @@ frame; missing coarse cells are marked by a channel; the residual may be standar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.config import ModelSettings, SamplingSettings, TrainingSettings
 from pipeline.conservation import conserve
 from pipeline.data.batch import Batch
 from pipeline.data.coarsen import spread
-from pipeline.diffusion.noise import field_noise
-from pipeline.diffusion.process import add_noise, clean_from_velocity, draw_times, velocity
+from pipeline.diffusion.noise import StepDraws, field_noise
+from pipeline.diffusion.process import add_noise, clean_from_velocity, velocity
 from pipeline.diffusion.samplers import SAMPLERS
 from pipeline.diffusion.schedule import linear_schedule
-from pipeline.models.family import ModelSpec, Stage, SuperResolutionModel
+from pipeline.models.family import Loss, ModelSpec, Stage, SuperResolutionModel
 from pipeline.models.scale_adaptive.denoiser import Denoiser, TemporalTokens
 from pipeline.models.scale_adaptive.mean import ConditionalMean
 
@@ -91,7 +91,15 @@ class ScaleAdaptive(SuperResolutionModel):
                 squares, count = squares + float(residual.square().sum()), count + float(batch.mask.sum())
         self.denoiser.residual_scale.fill_(max((squares / max(count, 1.0)) ** 0.5, 1e-3))
 
-    def loss(self, stage: str, batch: Batch, generator: torch.Generator) -> Tensor:
+    def blocks(self) -> Iterator[nn.Module]:
+        """Give the levels of both U-Nets and the layers of the token transformer."""
+        mean, denoiser = self.mean, self.denoiser
+        lists = (mean.temporal, mean.encode, mean.local, mean.decode, denoiser.down, denoiser.up)
+        for block in (*(one for many in lists for one in many), *self.tokens.context.layers):
+            if not isinstance(block, nn.Identity):
+                yield block
+
+    def loss(self, stage: str, batch: Batch, draws: StepDraws) -> Loss:
         """Give MSE(C, Y) for the mean, MSE(v_hat, v) for the residual, over valid values."""
         if stage == MEAN:
             through = self.spec.settings.mean_through_conservation
@@ -103,8 +111,8 @@ class ScaleAdaptive(SuperResolutionModel):
             clean = self._residual(batch, centre) / self.denoiser.residual_scale
             clean = torch.where(batch.mask, clean, 0.0)
         device = clean.device
-        times = draw_times(len(batch), self.schedule.steps, generator).to(device)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
+        times = draws.times(self.schedule.steps).to(device)
+        noise = draws.normal(clean.shape[1:]).to(device)
         noisy = add_noise(clean, noise, times, self.schedule)
         predicted = self.denoiser(noisy, times, self._condition(frames, centre), self.tokens(frames))
         return _masked_mse(predicted, velocity(clean, noise, times, self.schedule), batch.mask)
@@ -184,6 +192,6 @@ class ScaleAdaptive(SuperResolutionModel):
         return torch.where(wet & inside, field, 0.0)
 
 
-def _masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    squares = torch.where(mask, (predicted - target).square(), 0.0)
-    return squares.sum() / mask.sum().clamp(min=1)
+def _masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Loss:
+    squares = torch.where(mask, (predicted.float() - target).square(), 0.0)
+    return Loss(squares.sum(), mask.sum())

@@ -1,0 +1,243 @@
+"""Which windows a finished model is scored on: unless told otherwise, those that its training scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from pipeline.config import Config, SplitSettings
+from pipeline.data.batch import Batch
+from pipeline.data.manifest import StoreInfo
+from pipeline.data.pair_data import PairData
+from pipeline.data.splits import Segment, SplitName, longest_context, split_time
+from pipeline.data.store import FieldStore
+from pipeline.data.windows import Windows, check_divides
+from pipeline.errors import UserError
+from pipeline.model_file import load_card, load_model
+from pipeline.models.family import SuperResolutionModel
+
+HeldOutSplit = Literal["validation", "test"]
+
+_RELEVANT = {"preset", "seed", "data", "model", "sampling", "scoring"}
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A finished model and what its card remembers.
+
+    Attributes
+    ----------
+    url : str
+        Its folder.
+    card : dict
+        `model.json`.
+    model : SuperResolutionModel
+        On the CPU.
+    """
+
+    url: str
+    card: dict[str, Any]
+    model: SuperResolutionModel
+
+    @classmethod
+    def open(cls, url: str) -> SavedModel:
+        """Load a model.
+
+        Raises
+        ------
+        UserError
+            If it is missing, damaged or newer than this version.
+        """
+        return cls(url, load_card(url), load_model(url))
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What the card says about the training data."""
+        return dict(self.card.get("data") or {})
+
+    @property
+    def tells_windows(self) -> bool:
+        """Whether the card says which windows the model was scored on; older ones do not."""
+        return {"settings", "max_context", "seed"} <= self.data.keys()
+
+    def defaults(self) -> dict[str, Any]:
+        """Give the settings that score the model as its training did, as a tree for `load_config`."""
+        spec, data, scores = self.model.spec, self.data, self.card.get("scores", {})
+        # A split that had fewer windows than were asked for has as many today: the same ones.
+        counts = {
+            key: int(scores[name])
+            for key, name in (("windows", "validation_windows"), ("test_windows", "test_windows"))
+            if scores.get(name)
+        }
+        known = {
+            "scoring": counts or None,
+            "seed": data.get("seed"),
+            "sampling": self.card.get("sampling"),
+            "tuning": {"max_context": data["max_context"]} if "max_context" in data else None,
+        }
+        return {
+            "model": spec.settings.model_dump(mode="json"),
+            "data": {**data.get("settings", {}), "transform": spec.transform.kind},
+            **{key: value for key, value in known.items() if value is not None},
+        }
+
+    def check(self, config: Config) -> None:
+        """Refuse settings that a finished model no longer heeds.
+
+        Raises
+        ------
+        UserError
+            Naming the first.
+        """
+        wanted, own = config.model.model_dump(), self.model.spec.settings.model_dump()
+        for name, value in own.items():
+            if wanted[name] != value:
+                raise UserError(
+                    f"model.{name} = {wanted[name]}: the model was built with {value}; leave it out"
+                )
+        kind = self.model.spec.transform.kind
+        if config.data.transform != kind:
+            raise UserError(
+                f"data.transform = {config.data.transform}: the model was trained with {kind}; leave it out"
+            )
+
+
+def relevant(config: Config) -> str:
+    """Write the part of a configuration that scoring heeds, as YAML that `--config` reads."""
+    tree = config.model_dump(mode="json", include=_RELEVANT)
+    tree["tuning"] = {"max_context": config.tuning.max_context}
+    if config.data.store is not None:
+        del tree["data"]["synthetic"]
+    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=108)
+
+
+def check_store(saved: SavedModel, info: StoreInfo, config: Config) -> list[str]:
+    """Check that a model can be scored on a store, honestly.
+
+    Returns
+    -------
+    list of str
+        What a reader of the scores should know, one line each.
+
+    Raises
+    ------
+    UserError
+        If units, covariates, pair or grid do not fit, or if frames that the model was trained on would be
+        scored.
+    """
+    data, spec = saved.data, saved.model.spec
+    if "units" in data and info.units != data["units"]:
+        raise UserError(
+            f"store {info.name}: its units are {info.units}, the model's {data['units']}; "
+            "ingest it again so that they agree"
+        )
+    lacking = [name for name in spec.statics if name not in info.statics]
+    if lacking:
+        raise UserError(
+            f"store {info.name}: no static covariate {', '.join(lacking)}, which the model needs; "
+            "ingest it again with --static NAME"
+        )
+    check_divides(spec.pair, config.data, *info.shape[1:])
+    _room_for_context(saved, info, config)
+    same = info.fingerprint == data.get("fingerprint")
+    if same and "split" in data.get("settings", {}):
+        trained = SplitSettings.model_validate(data["settings"]["split"])
+        if config.data.split != trained:
+            raise UserError(
+                f"data.split = {_brief(config.data.split)}: the model was trained with {_brief(trained)} of "
+                "this store, so frames of its training would be scored; leave data.split out"
+            )
+    notes = []
+    if not saved.tells_windows:
+        notes.append(
+            "the model's card is from an older version and does not say which windows its training scored; "
+            "the configuration's are used"
+        )
+    if not same:
+        trained_on = f"{data.get('name', 'unknown')} ({str(data.get('fingerprint', '-'))[:8]})"
+        notes.append(f"{info.name} ({info.fingerprint[:8]}) is other data than the model's, {trained_on}")
+    if info.cadence_seconds != data.get("cadence_seconds", info.cadence_seconds):
+        notes.append(
+            f"its frames are {info.cadence_seconds / 60:g} min apart, "
+            f"those of the training {data['cadence_seconds'] / 60:g} min"
+        )
+    return notes
+
+
+def _brief(split: SplitSettings) -> str:
+    shares = "/".join(f"{share:g}" for share in (split.train, split.validation, split.test))
+    return f"{shares} with tiles" if split.tiles else shares
+
+
+def _room_for_context(
+    saved: SavedModel, info: StoreInfo, config: Config
+) -> tuple[dict[SplitName, Segment], int]:
+    """Give the splits and the largest L that they leave room for; the model's must be among them."""
+    spec = saved.model.spec
+    context = spec.parameters.context
+    if context > config.tuning.max_context:
+        raise UserError(
+            f"tuning.max_context = {config.tuning.max_context} is below the model's L = {context}; "
+            f"give --set tuning.max_context={context} or more"
+        )
+    segments = split_time(info.shape[0], config.data.split)
+    longest = longest_context(segments, spec.pair, config.tuning.max_context)
+    if context > longest:
+        raise UserError(
+            f"store {info.name}: {info.shape[0]} frames leave room for L up to {longest}, the model looks "
+            f"back over L = {context}; give a longer period"
+        )
+    return segments, longest
+
+
+def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split: HeldOutSplit) -> Windows:
+    """Give the windows of a split that the model is scored on, with the covariates that it knows.
+
+    Raises
+    ------
+    UserError
+        If the store is too short for the model's context, or no window is valid and wet enough.
+    """
+    spec = saved.model.spec
+    segments, longest = _room_for_context(saved, store.info, config)
+    prepared = PairData(
+        store, spec.pair, longest, spec.transform, spec.scale, settings=config.data, segments=segments
+    )
+    windows = prepared.scored_windows(split, spec.parameters.context, config.scoring, config.seed)
+    known = [store.info.statics.index(name) for name in spec.statics]
+    return replace(windows, view=replace(windows.view, statics=windows.view.statics[known]))
+
+
+@dataclass(frozen=True)
+class CountedWindows(Windows):
+    """Windows that tell how many of them are done.
+
+    Attributes
+    ----------
+    tell : callable
+        Called with the number of windows of a batch when the next one is asked for.
+    """
+
+    tell: Callable[[int], None]
+
+    @classmethod
+    def over(cls, windows: Windows, advance: Callable[[int], None]) -> CountedWindows:
+        """Count windows with `advance`."""
+        asked = 0
+
+        def tell(amount: int) -> None:
+            nonlocal asked
+            advance(asked)
+            asked = amount
+
+        return cls(windows.view, windows.pair, windows.context, windows.patch, windows.places, tell)
+
+    def batch(self, indices: np.ndarray | list[int], symmetries: Sequence[int] | None = None) -> Batch:
+        """Read windows and coarsen them, see `Windows.batch`; those of the call before are done."""
+        self.tell(len(indices))
+        return super().batch(indices, symmetries)

@@ -1,0 +1,194 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline import UserError
+from pipeline.config_layers import load_config
+from pipeline.evaluation.evaluate import Evaluation, evaluate
+from pipeline.evaluation.held_out import CountedWindows, SavedModel, check_store, held_out_windows
+from pipeline.evaluation.interval import crps_interval
+from pipeline.evaluation.report import ModelScores, evaluate_model, pick_device
+from pipeline.evaluation.showcase import wettest_panel
+
+CPU = torch.device("cpu")
+
+
+def card(store, config, **data):
+    known = {"settings": config.data.deciding(), "max_context": 3, "seed": 0}
+    info = store.info
+    source = {"name": info.name, "units": info.units, "cadence_seconds": info.cadence_seconds}
+    return {
+        "sha256": "c0ffee",
+        "sampling": {"sampler": "ddim", "steps": 2, "members": 3},
+        "data": {**source, "fingerprint": info.fingerprint, **known, **data},
+        "scores": {"validation_windows": 5.0},
+    }
+
+
+@pytest.fixture
+def saved(trained_like, store, tiny):
+    return SavedModel("model", card(store, tiny), trained_like())
+
+
+@pytest.fixture
+def config(saved):
+    return load_config(defaults=saved.defaults(), environment={})
+
+
+def told(saved, **data):
+    return replace(saved, card={**saved.card, "data": {**saved.data, **data}})
+
+
+def test_the_card_decides_windows_and_ensemble(saved, config, tiny, data, store):
+    assert config.preset == "small"  # and yet:
+    assert config.data.deciding() == tiny.data.deciding()
+    assert config.model == tiny.model
+    assert (config.sampling.sampler, config.sampling.members) == ("ddim", 3)
+    assert (config.tuning.max_context, config.scoring.windows, config.seed) == (3, 5, 0)
+    for split in ("validation", "test"):
+        wanted = data.scored_windows(split, 3, config.scoring, seed=0)
+        found = held_out_windows(saved, store, config, split)
+        assert found.places.tolist() == wanted.places.tolist()
+        assert torch.equal(found.view.statics, wanted.view.statics)
+
+
+def test_an_older_card_leaves_the_choice_to_the_configuration(saved, store):
+    data = {key: saved.data[key] for key in ("name", "units", "cadence_seconds", "fingerprint")}
+    older = replace(saved, card={**saved.card, "data": data})
+    config = load_config([("data.patch", 16), ("data.split.tiles", True)], defaults=older.defaults())
+    assert (config.data.patch, config.seed) == (16, 0)
+    assert [note[:26] for note in check_store(older, store.info, config)] == ["the model's card is from a"]
+
+
+def test_notes_say_that_data_are_other_ones(saved, store, config):
+    assert check_store(saved, store.info, config) == []
+    other = told(saved, fingerprint="f" * 64, name="elsewhere", cadence_seconds=600.0)
+    changed = config.model_copy(update={"data": config.data.model_copy(update={"patch": 16})})
+    data, frames = check_store(other, store.info, changed)
+    assert "elsewhere (ffffffff)" in data
+    assert "5 min" in frames
+    assert "10 min" in frames
+
+
+def test_another_split_is_refused_on_the_models_own_data_alone(saved, store, one_line):
+    split = ("data.split", {"train": 0.4, "validation": 0.4})
+    config = load_config([split], defaults=saved.defaults(), environment={})
+    with pytest.raises(UserError) as raised:
+        check_store(saved, store.info, config)
+    one_line(raised, "0.4/0.4/0.2", "0.6/0.2/0.2", "leave data.split out")
+    assert check_store(told(saved, fingerprint="f" * 64), store.info, config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (("model.heads", 1), ["model.heads = 1", "built with 2"]),
+        (("data.transform", "sqrt"), ["data.transform = sqrt", "log1p"]),
+        (("data.patch", 26), ["4x2", "patch of 26"]),
+        (("data.patch", 96), ["48 x 48", "patch of 96"]),
+        (("tuning.max_context", 2), ["tuning.max_context = 2", "L = 3"]),
+    ],
+)
+def test_settings_that_do_not_fit_the_model(overrides, parts, saved, store, tmp_path, one_line):
+    config = load_config([overrides], defaults=saved.defaults(), environment={})
+    with pytest.raises(UserError) as raised:
+        evaluate_model(saved, store, config, split="test", device=CPU, output=str(tmp_path / "out"))
+    one_line(raised, *parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_that_do_not_fit_the_model(saved, store, config, one_line):
+    with pytest.raises(UserError) as raised:
+        check_store(told(saved, units="K"), store.info, config)
+    one_line(raised, "mm/h", "K")
+    with pytest.raises(UserError) as raised:
+        check_store(saved, replace(store.info, statics=()), config)
+    one_line(raised, "orography", "--static")
+    short = replace(store.info, shape=(16, 48, 48))
+    with pytest.raises(UserError) as raised:
+        check_store(saved, short, config)
+    one_line(raised, "16 frames", "L up to 1", "L = 3")
+
+
+def test_covariates_are_those_of_the_model(trained_like, store, config, tiny, tmp_path, rain):
+    from pipeline.data.store import write_store
+
+    fields = {name: store.static("orography") * factor for name, factor in (("a", -1), ("orography", 1))}
+    richer = write_store(
+        str(tmp_path / "richer.zarr"), rain, times=store.times, y=store.y, x=store.x, name="r",
+        statics=fields,
+    )  # fmt: skip
+    model = SavedModel("model", card(richer, tiny), trained_like())
+    plain = held_out_windows(model, store, config, "test").batch([0]).statics
+    assert torch.equal(held_out_windows(model, richer, config, "test").batch([0]).statics, plain)
+
+
+def test_counting_changes_no_score_and_counts_what_is_done(saved, store, config):
+    windows, done = held_out_windows(saved, store, config, "validation"), []
+    found = [
+        evaluate(saved.model, which, config.sampling, batch=2, seed=0, device=CPU)
+        for which in (windows, CountedWindows.over(windows, done.append))
+    ]
+    assert found[0].as_metrics() == found[1].as_metrics()
+    assert len(windows) == 5
+    assert done == [0, 2, 2]  # of the last batch it is not told: the bar is gone by then
+
+
+def test_the_interval_is_that_of_the_crps(saved, store, config):
+    windows = held_out_windows(saved, store, config, "validation")
+    found = evaluate(saved.model, windows, config.sampling, batch=4, seed=0, device=CPU)
+    single = config.scoring.model_copy(update={"block_frames": 1, "block_patches": 1})
+    interval = crps_interval(found, windows, single, seed=0)
+    each = found.statistics.per_window("crps")
+    assert interval.blocks == 5
+    assert each.min() <= interval.low < found.ensemble.crps < interval.high <= each.max()
+    # The same windows with all errors twice as large.
+    doubled = replace(found.statistics, crps=2 * found.statistics.crps)
+    twice = crps_interval(replace(found, statistics=doubled), windows, single, seed=0)
+    assert (twice.low, twice.high) == pytest.approx((2 * interval.low, 2 * interval.high))
+    few = crps_interval(found, windows, config.scoring, seed=0)
+    assert few.blocks < 5
+    assert math.isnan(few.low)
+
+
+def test_what_has_no_number_is_null_in_the_file(saved, store, config):
+    windows = held_out_windows(saved, store, config, "validation")
+    found = evaluate(saved.model, windows, config.sampling, batch=4, seed=0, device=CPU)
+    endless = replace(found, ensemble=replace(found.ensemble, conservation_tile=math.inf))
+    few = crps_interval(found, windows, config.scoring, seed=0)
+    scores = ModelScores(saved, store.info, config, "validation", endless, few)
+    content = json.loads(scores.to_json())
+    assert content["scores"]["conservation_tile"] is None
+    assert content["crps_interval"] == {"low": None, "high": None, "level": 0.9, "blocks": few.blocks}
+    assert "cannot be had" in scores.table()
+    assert f"{found.ensemble.crps:.4f}" in scores.table()
+    assert isinstance(endless, Evaluation)
+
+
+def test_the_panel_shows_the_wettest_window(saved, store, config):
+    windows = held_out_windows(saved, store, config, "validation")
+    wettest = max(range(len(windows)), key=lambda i: float(windows.batch([i]).last.sum()))
+
+    def picture(which):
+        names = {"name": "rain", "units": "mm/h"}
+        return wettest_panel(saved.model, which, config.sampling, seed=0, device=CPU, **names)
+
+    drawn = picture(windows)
+    assert drawn.startswith(b"\x89PNG")
+    assert drawn == picture(replace(windows, places=windows.places[[wettest]]))
+    others = [i for i in range(len(windows)) if i != wettest]
+    assert drawn != picture(replace(windows, places=windows.places[others]))
+
+
+def test_devices(one_line):
+    assert pick_device("cpu") == CPU
+    if torch.cuda.is_available():
+        assert pick_device("auto").type == pick_device("cuda").type == "cuda"
+        return
+    assert pick_device("auto") == CPU
+    with pytest.raises(UserError) as raised:
+        pick_device("cuda")
+    one_line(raised, "--device cpu")
