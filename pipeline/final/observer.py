@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.tracking import Tracker
-from pipeline.training.distributed import GroupStarted, Warned, WorkersLost
+from pipeline.training.distributed import GroupStarted, Waiting, Warned, WorkersLost
 from pipeline.training.loop import StepReport
 from pipeline.training.memory import MemoryUse, describe_measured
 
@@ -59,24 +58,24 @@ class TrainingObserver:
         steps: int,
         open_bar: Callable[[int], Callable[[int], None]],
         say: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tracker, self._run, self._steps, self._clock = tracker, run, steps, clock
+        self._tracker, self._run, self._steps = tracker, run, steps
         self._open_bar, self._say = open_bar, say
         self._advance: Callable[[int], None] | None = None
         self._done: dict[str, int] = {}
-        self._since = (clock(), 0)
-        self._memory: list[str] = []
+        self._workers = 0
 
     def __call__(self, message: Any) -> None:
         """Take one message."""
         match message:
             case GroupStarted(workers):
                 self._say(f"{workers} worker{'s' * (workers > 1)} started")
-                self._tracker.metrics(self._run, {"workers": workers}, sum(self._done.values()))
+                self._workers = workers
+            case Waiting(workers):
+                self._say(f"waiting for room for {workers} worker{'s' * (workers > 1)} on the cluster")
             case WorkersLost(ranks, reason):
                 lost = ", ".join(map(str, ranks))
-                self._say(f"worker {lost} LOST ({reason}); starting again from the last checkpoint")
+                self._say(f"worker {lost} LOST: {reason}; starting again from the last checkpoint")
             case Warned(text):
                 self._say(f"warning: {text}")
             case StageBegun(stage, step, steps):
@@ -86,8 +85,7 @@ class TrainingObserver:
             case StageMemory(stage, ranks):
                 text = describe_measured(stage, ranks)
                 self._say(text)
-                self._memory.append(text)
-                self._tracker.text(self._run, "memory-measured.txt", "\n".join(self._memory) + "\n")
+                self._tracker.text(self._run, f"memory/{stage}.txt", f"{text}\n")
                 worst = max(ranks, key=lambda use: use.peak)
                 held = {"sharded": max(use.sharded for use in ranks), "peak": worst.peak}
                 self._tracker.metrics(
@@ -102,21 +100,17 @@ class TrainingObserver:
         elif step:
             self._say(f"{stage}: carrying on after step {step} of {steps}")
         self._move(stage, step)
-        self._since = (self._clock(), step)
+        self._tracker.metrics(self._run, {"workers": self._workers}, sum(self._done.values()))
         if self._advance is None and step < steps:  # what was done before tells nothing of today's pace
             self._advance = self._open_bar(self._steps - sum(self._done.values()))
 
     def _report(self, report: StepReport) -> None:
-        then, step = self._since
-        now = self._clock()
-        rate = (report.step - step) / max(now - then, 1e-9)
-        self._since = (now, report.step)
         self._move(report.stage, report.step)
         values = {
             "loss": report.loss,
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
-            "steps_per_second": rate,
+            "steps_per_second": report.rate,
             "validation_loss": math.nan if report.validation_loss is None else report.validation_loss,
         }
         metrics = {f"{report.stage}_{name}": value for name, value in values.items()}
@@ -124,7 +118,7 @@ class TrainingObserver:
         validation = "" if report.validation_loss is None else f", validation {report.validation_loss:.4g}"
         self._say(
             f"{report.stage} {report.step:,}/{report.steps:,}: loss {report.loss:.4g}{validation}, "
-            f"{rate:.3g} steps/s"
+            f"{report.rate:.3g} steps/s"
         )
 
     def _move(self, stage: str, step: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
@@ -14,45 +12,25 @@ from pipeline.code_version import code_version
 from pipeline.data.dataset import open_dataset
 from pipeline.data.store import FieldStore
 from pipeline.errors import GaveUpError
-from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.interval import crps_interval
 from pipeline.evaluation.table import scores_table
 from pipeline.files import join, write_bytes
-from pipeline.final.observer import Scoring, StageBegun, StageMemory, TrainingObserver
+from pipeline.final.observer import TrainingObserver
 from pipeline.final.plan import TrainingPlan
-from pipeline.model_file import add_scores, load_model
-from pipeline.models.families import family_stages
+from pipeline.final.work import LABEL, Trained, Work, estimates
+from pipeline.model_file import add_scores, load_card
 from pipeline.models.family import ModelSpec
 from pipeline.progress import progress
 from pipeline.ranks import Ranks
 from pipeline.recording import recorded
 from pipeline.tracking import Tracker, check_reachable, default_uri, tracking_uri
 from pipeline.training.distributed import run_on_workers
-from pipeline.training.memory import available_memory, check_fits, describe
-from pipeline.training.memory_estimate import estimate
-from pipeline.training.sharding import layout
+from pipeline.training.memory import describe
 from pipeline.tuning.kept import output_id, without_addresses
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.plan import plain, scored_on
-from pipeline.tuning.scoring import prepared, score, showcase
-from pipeline.tuning.trial import Point, TrialJob, run_trial
-
-_LABEL = "final"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What the workers give back.
-
-    Attributes
-    ----------
-    outcome : Outcome
-    test : Evaluation or None
-        On the test split; None if the training diverged.
-    """
-
-    outcome: Outcome
-    test: Evaluation | None
+from pipeline.tuning.scoring import prepared, showcase
+from pipeline.tuning.trial import Point, TrialJob
 
 
 def run_training(plan: TrainingPlan) -> bool:
@@ -71,104 +49,76 @@ def run_training(plan: TrainingPlan) -> bool:
         If workers were lost more often than allowed.
     """
     output = environment.resolve_output(plan.config.output)
-    config = plan.config.model_copy(update={"output": output})
-    plan = replace(plan, config=config)
-    check_reachable(tracking_uri(config.tracking, output))
+    config, workers = plan.config.model_copy(update={"output": output}), plan.workers
+    plan, uri = replace(plan, config=config), tracking_uri(config.tracking, output)
+    check_reachable(uri)
     print("starting Ray, checking the data ...", flush=True)
-    workers = plan.workers
     wanted = {"CPU": workers.cpus, "GPU": workers.gpus}
     environment.start_ray(config, wanted, processes=workers.at_least or workers.count, setting="train")
     store = open_dataset(config.data, output)
+    spec = _specification(plan, store)
+    name = plan.name(store, output_id(output))
+    print(f"training {name}, recorded at {environment.without_secrets(uri)}", flush=True)
+    with recorded(config, store, name, "training", {"finescale.code": code_version()}) as tracker:
+        run, job = f"{name}/training", TrialJob(without_addresses(config), store, name, validate=True)
+        if _is_done(plan, job, tracker, run):
+            return True
+        _start_run(tracker, run, plan)
+        _estimate_memory(tracker, run, plan, spec)
+        trained = _train(tracker, run, plan, replace(job, cpus=workers.cpus), spec)
+        return _report(plan, store, tracker, run, trained, spec)
+
+
+def _specification(plan: TrainingPlan, store: FieldStore) -> ModelSpec:
+    """Fit what depends on the data, and find out now, not in a worker, if a split holds no usable window."""
+    config = plan.config
     data = prepared(config, store, plan.pair)
     data.training_windows(1)
     for split in ("validation", "test"):
         data.scored_windows(split, 1, config.scoring, config.seed)
-    name = plan.name(store, output_id(output))
-    spec = ModelSpec(plan.pair, plan.parameters, config.model, data.transform, data.scale, store.info.statics)
-    memory = _estimate(plan, spec, Ranks(world=workers.count, per_node=workers.count))
-    print(
-        f"training {name}, recorded at {environment.without_secrets(tracking_uri(config.tracking, output))}"
-    )
-    print(memory, flush=True)
-
-    with recorded(config, store, name, "training", {"finescale.code": code_version()}) as tracker:
-        run = f"{name}/training"
-        _start_run(tracker, run, plan)
-        tracker.text(run, "memory-estimate.txt", memory + "\n")
-        job = TrialJob(without_addresses(config), store, name, cpus=workers.cpus, validate=True)
-        with ExitStack() as bar:
-            observer = TrainingObserver(
-                tracker,
-                run,
-                plan.steps,
-                lambda steps: bar.enter_context(progress(str(plan.pair), steps, "steps")),
-                lambda line: print(line, flush=True),
-            )
-            try:
-                trained: Trained = run_on_workers(
-                    _Work(job, Point(plan.pair, plan.parameters, _LABEL), spec),
-                    workers,
-                    storage=join(output, "unfinished", f"ray-{name}"),
-                    on_message=observer,
-                )
-            except GaveUpError as error:
-                tracker.text(run, "failure.txt", error.details)
-                raise
-        return _report(plan, store, tracker, run, trained, spec)
+    return ModelSpec(plan.pair, plan.parameters, config.model, data.transform, data.scale, store.info.statics)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What every worker does."""
-
-    job: TrialJob
-    point: Point
-    spec: ModelSpec
-
-    def __call__(self, ranks: Ranks, tell: Callable[[Any], None]) -> Trained:
-        config, store = self.job.config, self.job.store
-        for memory in _estimates(config.training, self.spec, config.data.patch, ranks):
-            # Of one process: on a CPU, those of a machine share it.
-            sharing = 1 if ranks.device.type == "cuda" else ranks.per_node
-            check_fits(memory, available_memory(ranks.device) // sharing, f"worker {ranks.rank}")
-        outcome = run_trial(
-            self.job,
-            self.point,
-            owner=_LABEL,
-            ranks=ranks,
-            on_start=lambda stage, step, steps: tell(StageBegun(stage, step, steps)),
-            on_report=tell,
-            on_memory=lambda stage, uses: tell(StageMemory(stage, uses)),
-        )
-        if outcome.model_url is None:
-            return Trained(outcome, None)
-        if ranks.main:
-            tell(Scoring())
-        model = load_model(outcome.model_url).to(ranks.device)
-        data = prepared(config, store, self.point.pair)
-        return Trained(outcome, score(model, data, config, "test", ranks=ranks))
+def _is_done(plan: TrainingPlan, job: TrialJob, tracker: Tracker, run: str) -> bool:
+    """Tell, and say, whether the same command has come to its end before."""
+    folder = job.folder(plan.pair, LABEL)
+    outcome = Outcome.load(folder, plan.parameters)
+    if outcome is None or outcome.model_url is None or tracker.status(run) != "FINISHED":
+        return False
+    crps = load_card(outcome.model_url)["scores"].get("test_crps")
+    print(f"trained and scored before: test CRPS {crps:.4f}\nmodel: {folder}")
+    return True
 
 
-def _estimates(training: Any, spec: ModelSpec, patch: int, ranks: Ranks) -> list[Any]:
-    _, per_copy = layout(training.parallel, ranks.world, ranks.per_node)
-    return [
-        estimate(
-            spec,
-            stage,
-            training,
-            patch=patch,
-            ranks_per_copy=per_copy,
-            world=ranks.world,
-            device_type=ranks.device.type,
-        )
-        for stage in family_stages(spec.settings, training)
-    ]
-
-
-def _estimate(plan: TrainingPlan, spec: ModelSpec, ranks: Ranks) -> str:
+def _estimate_memory(tracker: Tracker, run: str, plan: TrainingPlan, spec: ModelSpec) -> None:
+    count = plan.workers.count
     device = torch.device("cuda" if plan.workers.gpus else "cpu")
-    ranks = Ranks(world=ranks.world, per_node=ranks.per_node, device=device)
-    return describe(_estimates(plan.config.training, spec, plan.config.data.patch, ranks))
+    ranks = Ranks(world=count, per_node=count, device=device)
+    text = describe(estimates(plan.config.training, spec, plan.config.data.patch, ranks))
+    print(text, flush=True)
+    tracker.text(run, "memory/estimate.txt", f"{text}\n")
+
+
+def _train(tracker: Tracker, run: str, plan: TrainingPlan, job: TrialJob, spec: ModelSpec) -> Trained:
+    with ExitStack() as bar:
+        observer = TrainingObserver(
+            tracker,
+            run,
+            plan.steps,
+            lambda steps: bar.enter_context(progress(str(plan.pair), steps, "steps")),
+            lambda line: print(line, flush=True),
+        )
+        try:
+            trained: Trained = run_on_workers(
+                Work(job, Point(plan.pair, plan.parameters, LABEL), spec),
+                plan.workers,
+                storage=join(job.config.output, "unfinished", f"ray-{job.sweep}"),
+                on_message=observer,
+            )
+        except GaveUpError as error:
+            tracker.text(run, "failure.txt", error.details)
+            raise
+    return trained
 
 
 def _start_run(tracker: Tracker, run: str, plan: TrainingPlan) -> None:

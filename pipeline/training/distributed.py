@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.errors import GaveUpError, UserError, one_line
 from pipeline.ranks import Ranks
 
 _POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,13 @@ class WorkersLost:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Message: there is no room for so many workers yet; it waits until nodes join."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
 class Warned:
     """Message: a warning that a worker logged."""
 
@@ -93,7 +102,8 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
         Folder of this work alone, reached by all nodes, for Ray's own notes. It is removed at the end, with
         what a killed driver has left there.
     on_message : callable
-        Called here with every message, in order, and with `GroupStarted`, `WorkersLost` and `Warned`.
+        Called here with every message, in order, and with `GroupStarted`, `WorkersLost`, `Waiting`
+        and `Warned`.
 
     Returns
     -------
@@ -123,14 +133,22 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
         except BaseException as error:
             ended.append(_Failure(error))
 
+    patience = _Patience(workers.at_least or workers.count)
+
+    def hand_on(message: Any) -> None:
+        patience.note(message)
+        on_message(message)
+
     # In a thread of its own: signals keep coming here, where runs are ended properly.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     try:
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
-            _deliver(mailbox, on_message)
-        _deliver(mailbox, on_message)
+            _deliver(mailbox, hand_on)
+            if patience.is_over():
+                on_message(Waiting(patience.workers))
+        _deliver(mailbox, hand_on)
         refusal = ray.get(mailbox.refusal.remote())
     finally:
         ray.kill(mailbox)
@@ -142,7 +160,7 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
     if isinstance(result, _Failure):
         failures = getattr(result.error, "worker_failures", None) or {0: result.error}
         raise GaveUpError(
-            f"the training gave up ({_cause(failures)}); the same command carries on from its last "
+            f"the training gave up ({_cause(_roots(failures))}); the same command carries on from its last "
             "checkpoint",
             details=str(result.error),
         ) from result.error
@@ -152,6 +170,26 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
 @dataclass(frozen=True)
 class _Failure:
     error: BaseException
+
+
+class _Patience:
+    """Tells, once each time, that workers have not started for long."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._since: float | None = time.monotonic()
+
+    def note(self, message: Any) -> None:
+        if isinstance(message, GroupStarted):
+            self._since = None
+        elif isinstance(message, WorkersLost):
+            self._since = time.monotonic()
+
+    def is_over(self) -> bool:
+        over = self._since is not None and time.monotonic() - self._since > _PATIENCE_SECONDS
+        if over:
+            self._since = None
+        return over
 
 
 class _Mailbox:
@@ -190,8 +228,8 @@ def _trainer(work: Work, workers: Workers, mailbox: Any, storage: str, name: str
     class Notices(train.UserCallback):
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             if not any(isinstance(error, UserError) for error in worker_exceptions.values()):
-                lost = WorkersLost(tuple(sorted(worker_exceptions)), _cause(worker_exceptions))
-                mailbox.put.remote(lost)
+                roots = _roots(worker_exceptions)
+                mailbox.put.remote(WorkersLost(tuple(sorted(roots)), _cause(roots)))
 
     resources = {"CPU": workers.cpus, "GPU": workers.gpus}
     count: Any = workers.count if workers.at_least is None else (workers.at_least, workers.count)
@@ -206,8 +244,9 @@ def _trainer(work: Work, workers: Workers, mailbox: Any, storage: str, name: str
         ),
         run_config=train.RunConfig(
             name=name,
+            # To wait for nodes is no failure, however often a minute passes without them.
             failure_config=train.FailureConfig(
-                max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
+                max_failures=workers.max_failures, controller_failure_limit=-1
             ),
             callbacks=[Notices()],
             **_storage(storage),
@@ -272,11 +311,22 @@ class _Forward(logging.Handler):
         self._tell(Warned(record.getMessage()))
 
 
-def _cause(failures: Mapping[int, BaseException]) -> str:
-    """Say in one line what brought a group down: when one worker dies, others fail for want of it."""
+def _roots(failures: Mapping[int, BaseException]) -> dict[int, BaseException]:
+    """Leave out the workers that only failed for want of one that died."""
+    dead = {rank: error for rank, error in failures.items() if _is_death(error)}
+    broken = {
+        rank: error
+        for rank, error in failures.items()
+        if not any(word in str(error).lower() for word in ("gloo", "nccl", "connection"))
+    }
+    return dead or broken or dict(failures)
 
-    def is_consequence(error: BaseException) -> bool:
-        return any(word in str(error).lower() for word in ("gloo", "nccl", "connection"))
 
-    first = min(failures.values(), key=is_consequence)
-    return "its process died" if is_consequence(first) else one_line(first)
+def _cause(roots: Mapping[int, BaseException]) -> str:
+    """Say in one line what brought a group down."""
+    first = next(iter(roots.values()))
+    return "its process died" if _is_death(first) else one_line(first)
+
+
+def _is_death(error: BaseException) -> bool:
+    return type(error).__name__ in ("WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError")

@@ -8,6 +8,7 @@ rank that it falls to, so the number of ranks changes nothing but the order of a
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class StepReport:
         The stage came from the cache as a whole: nothing was trained, the loss is NaN.
     validation_loss : float or None
         Of the averaged weights, if it was computed after this step.
+    rate : float
+        Steps per second since the last report, as the first rank saw it.
     """
 
     stage: str
@@ -60,6 +63,7 @@ class StepReport:
     gradient_norm: float
     cached: bool = False
     validation_loss: float | None = None
+    rate: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,12 @@ class _Progress:
     """What has happened since the last report."""
 
     losses: list[Tensor] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def rate(self) -> float:
+        """Steps per second."""
+        return len(self.losses) / max(time.monotonic() - self.began, 1e-9)
 
     def mean_loss(self, stage: Stage, done: int, norm: Tensor) -> float:
         """Give the mean loss; asking for it makes a GPU wait, so not at every step."""
@@ -175,14 +185,13 @@ def train_stage(
             mean_loss = since.mean_loss(stage, done, norm) if reports or saves else math.nan
             validation = hooks.validate(state.averaged()) if hooks.validate and saves else None
             if reports:
+                report = StepReport(
+                    stage.name, done, stage.steps, mean_loss, rate, float(norm),
+                    validation_loss=validation, rate=since.rate,
+                )  # fmt: skip
                 since = _Progress()
                 if hooks.on_report:
-                    hooks.on_report(
-                        StepReport(
-                            stage.name, done, stage.steps, mean_loss, rate, float(norm),
-                            validation_loss=validation,
-                        )
-                    )  # fmt: skip
+                    hooks.on_report(report)
             if hooks.on_rung and done in hooks.rungs:  # before the checkpoint: what is passed was looked at
                 hooks.on_rung(done, state.averaged())
             if checkpoints and saves:

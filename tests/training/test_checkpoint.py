@@ -277,7 +277,7 @@ def test_background_files_are_the_same(tmp_path):
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_what_cannot_be_written_is_an_ordinary_error(tmp_path, monkeypatch, asynchronous):
     kept = Checkpoints(str(tmp_path), asynchronous=asynchronous)
-    kept.save(1, tensors(1))
+    save_at_once(kept, 1)
 
     def full(*args, **kwargs):
         raise OSError("no space left on device")
