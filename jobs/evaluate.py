@@ -12,9 +12,9 @@ from pipeline import environment
 from pipeline.cli import add_config_flags, config_from, job_parser, run_job
 
 EXAMPLES = """\
-  python jobs/evaluate.py --model runs/models/NAME/4x2 --store data/knmi.zarr     # its test score again
-  python jobs/evaluate.py --model runs/models/NAME/4x2 --store data/other.zarr    # on other data
-  python jobs/evaluate.py --model runs/models/NAME/4x2 --store data/knmi.zarr --split validation --windows 24
+  python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/knmi.zarr     # its test score again
+  python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/other.zarr    # on other data
+  python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/knmi.zarr --split validation
   python jobs/evaluate.py --model gs://bucket/models/NAME/10x3 --store gs://bucket/rain.zarr --members 32 \\
       --device cuda --output scores
 

@@ -50,8 +50,8 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments)
     plan = plan_training(config, dataset_shape(config))
     print(f"{environment.without_secrets(config.to_yaml())}\n{describe_plan(plan)}", flush=True)
-    if not arguments.dry_run and not run_training(plan):
-        sys.exit(1)
+    if not arguments.dry_run:
+        run_training(plan)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import environment
-from pipeline.benchmarks.training import spec_and_windows
+from pipeline.benchmarks.training import spec_and_windows, the_pair
 from pipeline.config import Config
 from pipeline.data.windows import Windows
-from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 from pipeline.files import join
 from pipeline.models.families import build_model, family_stages
@@ -84,9 +83,7 @@ class _Work:
 
 def shard_memory(config: Config) -> ShardMemory:
     """Train a step on 1, 2 and 4 workers; on windows as small as the pair allows, for they do not count."""
-    if len(config.tuning.pairs) != 1:
-        raise UserError(f"tuning.pairs: give one pair to measure, not {len(config.tuning.pairs)}")
-    (pair,) = config.tuning.pairs
+    pair = the_pair(config)
     side = -(-16 // pair.space) * pair.space
     config = config.model_copy(
         update={

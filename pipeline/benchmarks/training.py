@@ -132,9 +132,14 @@ class TrainStep:
 
 def train_step(config: Config) -> TrainStep:
     """Measure the steps of the one pair that is asked for."""
+    return train_step_benchmark(config, the_pair(config))
+
+
+def the_pair(config: Config) -> FactorPair:
+    """Give the one pair that is to be measured."""
     if len(config.tuning.pairs) != 1:
         raise UserError(f"tuning.pairs: give one pair to measure, not {len(config.tuning.pairs)}")
-    return train_step_benchmark(config, config.tuning.pairs[0])
+    return config.tuning.pairs[0]
 
 
 def train_step_benchmark(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.tracking import Tracker
-from pipeline.training.distributed import GroupStarted, Waiting, Warned, WorkersLost
 from pipeline.training.loop import StepReport
-from pipeline.training.memory import MemoryUse, describe_measured
+from pipeline.training.memory import MemoryEstimate, MemoryUse, describe, describe_measured
+from pipeline.training.messages import GroupStarted, Waiting, Warned, WorkersLost, note_of
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,13 @@ class StageBegun:
     stage: str
     step: int
     steps: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimated:
+    """Message: what each stage will take on the rank that holds most."""
+
+    stages: list[MemoryEstimate]
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,12 @@ class TrainingObserver:
             case GroupStarted(workers):
                 self._say(f"{workers} worker{'s' * (workers > 1)} started")
                 self._workers = workers
-            case Waiting(workers):
-                self._say(f"waiting for room for {workers} worker{'s' * (workers > 1)} on the cluster")
-            case WorkersLost(ranks, reason):
-                lost = ", ".join(map(str, ranks))
-                self._say(f"worker {lost} LOST: {reason}; starting again from the last checkpoint")
-            case Warned(text):
-                self._say(f"warning: {text}")
+            case WorkersLost() | Waiting() | Warned():
+                self._say(str(note_of(message)))
+            case MemoryEstimated(stages):
+                text = describe(stages)
+                self._say(text)
+                self._tracker.text(self._run, "memory/estimate.txt", f"{text}\n")
             case StageBegun(stage, step, steps):
                 self._begin(stage, step, steps)
             case StepReport():

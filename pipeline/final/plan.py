@@ -58,7 +58,8 @@ class TrainingPlan:
         """Name the training by all that its result depends on, and by its output.
 
         The same command finds it again. The number of workers and their sharding are not part of it, so that
-        both can be changed; nor is the version of the code, so that an update does not lose weeks.
+        both can be changed; nor is the version of the code, so that an update does not lose weeks, nor the
+        sampling, which `jobs/evaluate.py` scores the same weights with.
         """
         settings = {
             "output": output_id,
@@ -67,7 +68,6 @@ class TrainingPlan:
             "data": self.config.data.deciding(),
             "model": self.config.model.model_dump(mode="json"),
             "training": self.config.training.deciding(),
-            "sampling": self.config.sampling.model_dump(mode="json"),
             "max_context": self.config.tuning.max_context,
             "seed": self.config.seed,
             "fingerprint": store.info.fingerprint,
@@ -95,6 +95,8 @@ def plan_training(config: Config, shape: tuple[int, int, int]) -> TrainingPlan:
         )
     for count in range(train.min_workers or train.workers, train.workers + 1):  # elastic: any may come
         layout(parallel, count, per_node=count)
+    if train.gpus_per_worker not in (0, 1):  # NCCL joins no two processes on one GPU
+        raise UserError(f"train.gpus_per_worker: {train.gpus_per_worker:g} cannot be used; give 0 or 1")
     frames, height, width = shape
     check_divides(train.pair, config.data, height, width)
     entry = (Recipe.load(train.recipe) if train.recipe else Recipe()).entry(train.pair)

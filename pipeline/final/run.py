@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 
-import torch
-
 from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.data.dataset import open_dataset
@@ -17,15 +15,13 @@ from pipeline.evaluation.table import scores_table
 from pipeline.files import join, write_bytes
 from pipeline.final.observer import TrainingObserver
 from pipeline.final.plan import TrainingPlan
-from pipeline.final.work import LABEL, Trained, Work, estimates
+from pipeline.final.work import LABEL, Trained, Work
 from pipeline.model_file import add_scores, load_card
 from pipeline.models.family import ModelSpec
 from pipeline.progress import progress
-from pipeline.ranks import Ranks
 from pipeline.recording import recorded
 from pipeline.tracking import Tracker, check_reachable, default_uri, tracking_uri
 from pipeline.training.distributed import run_on_workers
-from pipeline.training.memory import describe
 from pipeline.tuning.kept import output_id, without_addresses
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.plan import plain, scored_on
@@ -33,18 +29,13 @@ from pipeline.tuning.scoring import prepared, showcase
 from pipeline.tuning.trial import Point, TrialJob
 
 
-def run_training(plan: TrainingPlan) -> bool:
+def run_training(plan: TrainingPlan) -> None:
     """Train, score, save and register the model of one pair; what was done before is not done again.
-
-    Returns
-    -------
-    bool
-        Whether a model came out; a training that diverges gives none.
 
     Raises
     ------
     UserError
-        For anything the user can put right, before anything is written.
+        For anything the user can put right, before anything is written; if the training diverges.
     GaveUpError
         If workers were lost more often than allowed.
     """
@@ -60,13 +51,12 @@ def run_training(plan: TrainingPlan) -> bool:
     name = plan.name(store, output_id(output))
     print(f"training {name}, recorded at {environment.without_secrets(uri)}", flush=True)
     with recorded(config, store, name, "training", {"finescale.code": code_version()}) as tracker:
-        run, job = f"{name}/training", TrialJob(without_addresses(config), store, name, validate=True)
+        run, job = f"{name}/training", TrialJob(without_addresses(config), store, name, final=True)
         if _is_done(plan, job, tracker, run):
-            return True
+            return
         _start_run(tracker, run, plan)
-        _estimate_memory(tracker, run, plan, spec)
         trained = _train(tracker, run, plan, replace(job, cpus=workers.cpus), spec)
-        return _report(plan, store, tracker, run, trained, spec)
+        _report(plan, store, tracker, run, trained, spec)
 
 
 def _specification(plan: TrainingPlan, store: FieldStore) -> ModelSpec:
@@ -86,17 +76,9 @@ def _is_done(plan: TrainingPlan, job: TrialJob, tracker: Tracker, run: str) -> b
     if outcome is None or outcome.model_url is None or tracker.status(run) != "FINISHED":
         return False
     crps = load_card(outcome.model_url)["scores"].get("test_crps")
-    print(f"trained and scored before: test CRPS {crps:.4f}\nmodel: {folder}")
+    print(f"trained and scored before: test CRPS {crps:.4f}; jobs/evaluate.py scores it otherwise")
+    print(f"model: {folder}")
     return True
-
-
-def _estimate_memory(tracker: Tracker, run: str, plan: TrainingPlan, spec: ModelSpec) -> None:
-    count = plan.workers.count
-    device = torch.device("cuda" if plan.workers.gpus else "cpu")
-    ranks = Ranks(world=count, per_node=count, device=device)
-    text = describe(estimates(plan.config.training, spec, plan.config.data.patch, ranks))
-    print(text, flush=True)
-    tracker.text(run, "memory/estimate.txt", f"{text}\n")
 
 
 def _train(tracker: Tracker, run: str, plan: TrainingPlan, job: TrialJob, spec: ModelSpec) -> Trained:
@@ -143,13 +125,9 @@ def _start_run(tracker: Tracker, run: str, plan: TrainingPlan) -> None:
 
 def _report(
     plan: TrainingPlan, store: FieldStore, tracker: Tracker, run: str, trained: Trained, spec: ModelSpec
-) -> bool:
+) -> None:
     config, outcome, test = plan.config, trained.outcome, trained.test
-    if outcome.model_url is None or test is None:
-        print(f"{plan.pair}: no model, {outcome.reason}")
-        tracker.tag(run, {"finescale.reason": str(outcome.reason)})
-        tracker.end(run, "FAILED")
-        return False
+    assert outcome.model_url is not None  # a final training is not pruned, and its divergence is an error
     scores = {f"test_{name}": value for name, value in test.as_metrics().items()}
     add_scores(outcome.model_url, scores)
     tracker.metrics(run, {f"validation_{name}": value for name, value in outcome.metrics.items()} | scores)
@@ -177,4 +155,3 @@ def _report(
         print("MLflow does not answer: what it lacks is kept, the same command delivers it")
     if tracker.uri == default_uri(config.output):
         print(f"look at the run: make ui OUTPUT={config.output}, then open http://127.0.0.1:5000")
-    return True

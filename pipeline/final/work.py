@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config import TrainingSettings
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.final.observer import Scoring, StageBegun, StageMemory
+from pipeline.final.observer import MemoryEstimated, Scoring, StageBegun, StageMemory
 from pipeline.model_file import load_model
 from pipeline.models.families import family_stages
 from pipeline.models.family import ModelSpec
@@ -30,12 +30,12 @@ class Trained:
     Attributes
     ----------
     outcome : Outcome
-    test : Evaluation or None
-        On the test split; None if the training diverged.
+    test : Evaluation
+        On the test split.
     """
 
     outcome: Outcome
-    test: Evaluation | None
+    test: Evaluation
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,17 @@ class Work:
 
     def __call__(self, ranks: Ranks, tell: Callable[[Any], None]) -> Trained:
         """Train, then score on the test split, in step with the other ranks."""
-        config, store = self.job.config, self.job.store
-        for memory in estimates(config.training, self.spec, config.data.patch, ranks):
+        job = self.job.shared_by(ranks)
+        config, store = job.config, job.store
+        expected = estimates(config.training, self.spec, config.data.patch, ranks)
+        if ranks.main:
+            tell(MemoryEstimated(expected))
+        for memory in expected:
             # Of one process: on a CPU, those of a machine share it.
             sharing = 1 if ranks.device.type == "cuda" else ranks.per_node
             check_fits(memory, available_memory(ranks.device) // sharing, f"worker {ranks.rank}")
         outcome = run_trial(
-            self.job,
+            job,
             self.point,
             owner=LABEL,
             ranks=ranks,
@@ -62,8 +66,7 @@ class Work:
             on_report=tell,
             on_memory=lambda stage, uses: tell(StageMemory(stage, uses)),
         )
-        if outcome.model_url is None:
-            return Trained(outcome, None)
+        assert outcome.model_url is not None  # a final training is not pruned, and its divergence is an error
         if ranks.main:
             tell(Scoring())
         model = load_model(outcome.model_url).to(ranks.device)

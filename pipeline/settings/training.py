@@ -70,7 +70,8 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _best_can_be_told(self) -> TrainingSettings:
-        if self.weights == "best" and not self.checkpoints.validation_windows:
+        kept = self.checkpoints
+        if self.weights == "best" and not (kept.validation_windows and kept.keep_best):
             raise ValueError(
                 "weights = best needs a validation loss: set training.checkpoints.validation_windows to 1 or "
                 "more"
@@ -79,4 +80,7 @@ class TrainingSettings(Settings):
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides a result, for names that tell results apart."""
-        return self.model_dump(mode="json", exclude={"report_every", "checkpoints", "parallel"})
+        settings = self.model_dump(mode="json", exclude={"report_every", "checkpoints", "parallel"})
+        if self.weights == "best":  # of those that were kept
+            settings["checkpoints"] = self.checkpoints.model_dump(mode="json", exclude={"asynchronous"})
+        return settings

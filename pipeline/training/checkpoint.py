@@ -8,12 +8,9 @@ of every file comes last and makes it count. No pickle is involved.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
-import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,13 +27,13 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from pipeline import files
 from pipeline.errors import UserError
 from pipeline.ranks import Ranks
+from pipeline.training.checkpoint_files import MANIFEST, Staging, fault_of, fetched, read_manifest, set_aside
 
 log = logging.getLogger(__name__)
 
 # A process alone is what we mean. For all threads at once: `warnings.catch_warnings` is for one thread only.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -98,11 +95,11 @@ class Checkpoints:
     def save(self, step: int, tensors: dict[str, Tensor], loss: float | None = None) -> None:
         """Keep the state after `step` steps, and drop what is older than the newest few."""
         self.wait()
-        folder = files.join(self.url, f"step-{step:08d}")
+        folder = self._folder(step)
         if self.ranks.main:  # what a kill left, or what was found damaged
             files.remove_folder(folder)
         self._barrier()
-        staging = _Staging(folder)
+        staging = Staging(folder)
         writer = HuggingFaceStorageWriter(staging.path, save_distributed=True)
         notes = {"format": FORMAT, "step": step, "loss": loss, "ranks": self.ranks.world}
         save = dcp.async_save if self.asynchronous else dcp.save
@@ -129,11 +126,16 @@ class Checkpoints:
             If there are checkpoints and none of them is intact: to start again is for the user to decide.
         """
         kept = self.ranks.agree(self._kept() if self.ranks.main else [])
+        damaged: list[int] = []
         for one in sorted(kept, key=lambda one: one.step, reverse=True):
             if self._load(one.step, tensors):
                 if self.ranks.main:
                     log.info("carrying on after step %d from %s", one.step, self._folder(one.step))
+                    for step in damaged:  # no longer the newest, nor the best
+                        set_aside(self._folder(step))
+                self._barrier()
                 return one.step
+            damaged.append(one.step)
         if kept:
             raise UserError(
                 f"checkpoints {self.url}: none is intact; bring one back, or remove the folder to train the "
@@ -164,7 +166,7 @@ class Checkpoints:
             dist.barrier(group=self._group)
 
     def _finish(
-        self, saved: Future[Any], writing: Future[None], staging: _Staging, notes: dict[str, Any]
+        self, saved: Future[Any], writing: Future[None], staging: Staging, notes: dict[str, Any]
     ) -> None:
         try:
             with _plainly():
@@ -174,7 +176,7 @@ class Checkpoints:
         except BaseException as error:
             writing.set_exception(error)
 
-    def _commit(self, staging: _Staging, notes: dict[str, Any]) -> None:
+    def _commit(self, staging: Staging, notes: dict[str, Any]) -> None:
         """Bring the files of all ranks to their place; then, and only then, the manifest."""
         mine = staging.deliver(self.ranks.rank)
         listed = [mine]
@@ -201,7 +203,7 @@ class Checkpoints:
         """List the checkpoints that have a manifest, intact or not."""
         found = []
         for step in self._steps():
-            notes = _read_manifest(self._folder(step))
+            notes = read_manifest(self._folder(step))
             if notes is not None:
                 found.append(Kept(step, _finite(notes.get("loss"))))
         return found
@@ -212,42 +214,25 @@ class Checkpoints:
 
     def _load(self, step: int, tensors: dict[str, Tensor]) -> bool:
         folder = self._folder(step)
-        notes = _read_manifest(folder) or {"files": {}}
-        mine = list(notes["files"].items())[self.ranks.rank :: self.ranks.world]
-        faults = [fault for name, about in mine if (fault := _fault(files.join(folder, name), about))]
-        faults = [fault for part in self.ranks.gather(faults) for fault in part]
-        if faults or not notes["files"]:
-            if self.ranks.main:
-                why = "; ".join(faults) or f"its {MANIFEST} cannot be read"
-                log.warning("checkpoint %s is DAMAGED (%s); trying another", folder, why)
-            return False
-        with _fetched(folder, list(notes["files"])) as path, _plainly():
-            reader = HuggingFaceStorageReader(path)
-            dcp.load(tensors, storage_reader=reader, process_group=self._group, no_dist=self.ranks.alone)
+        listed = (read_manifest(folder) or {"files": {}})["files"]
+        with fetched(folder, list(listed)) as path:
+            # Ranks that read the same files check each its share; a copy of one's own is checked whole.
+            mine = (
+                sorted(listed)
+                if files.is_remote(folder)
+                else sorted(listed)[self.ranks.rank :: self.ranks.world]
+            )
+            own = [fault for name in mine if (fault := fault_of(files.join(path, name), listed[name]))]
+            faults = [fault for of_rank in self.ranks.gather(own) for fault in of_rank]
+            if faults or not listed:
+                if self.ranks.main:
+                    why = "; ".join(sorted(set(faults))) or f"its {MANIFEST} cannot be read"
+                    log.warning("checkpoint %s is DAMAGED (%s); trying another", folder, why)
+                return False
+            with _plainly():
+                reader = HuggingFaceStorageReader(path)
+                dcp.load(tensors, storage_reader=reader, process_group=self._group, no_dist=self.ranks.alone)
         return True
-
-
-class _Staging:
-    """Where a rank writes: in place on a local disk, else in a temporary folder that is then uploaded."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._temporary = tempfile.TemporaryDirectory(prefix="finescale-") if files.is_remote(url) else None
-        self.path = self._temporary.name if self._temporary else files.local_path(url)
-        os.makedirs(self.path, exist_ok=True)
-
-    def deliver(self, rank: int) -> dict[str, dict[str, Any]]:
-        """Upload this rank's files; gives their sizes and digests."""
-        about = {}
-        for name in sorted(os.listdir(self.path)):
-            if name.startswith(f"shard-{rank + 1:05d}-"):
-                path = os.path.join(self.path, name)
-                about[name] = {"bytes": os.path.getsize(path), "sha256": _digest(path)}
-                if self._temporary:
-                    files.upload(path, files.join(self.url, name))
-        if self._temporary:
-            self._temporary.cleanup()
-        return about
 
 
 def _finite(loss: Any) -> float | None:
@@ -258,47 +243,6 @@ def _best_first(kept: list[Kept]) -> list[Kept]:
     """Order those that have a loss by it; of equal ones the later comes first."""
     scored = [(one.loss, -one.step) for one in kept if one.loss is not None]
     return [Kept(-step, loss) for loss, step in sorted(scored)]
-
-
-def _read_manifest(folder: str) -> dict[str, Any] | None:
-    """Read a manifest; None if there is none, one without files if it is damaged."""
-    try:
-        notes = json.loads(files.read_text(files.join(folder, MANIFEST)))
-        return notes if isinstance(notes.get("files"), dict) else {"files": {}}
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError):
-        return {"files": {}}
-
-
-def _fault(url: str, about: Any) -> str | None:
-    """Say what is wrong with a file."""
-    name = url.rpartition("/")[2]
-    if not isinstance(about, dict) or "sha256" not in about:
-        return f"the manifest gives no SHA-256 of {name}"
-    try:
-        with files.opened(url) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return f"{name} is missing"
-    return None if digest == about["sha256"] else f"the SHA-256 of {name} differs from its manifest"
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _fetched(folder: str, names: list[str]) -> Iterator[str]:
-    """Give a local folder with the files: the reader maps them into memory."""
-    if not files.is_remote(folder):
-        yield files.local_path(folder)
-        return
-    with tempfile.TemporaryDirectory(prefix="finescale-") as temporary:
-        for name in names:
-            files.download(files.join(folder, name), os.path.join(temporary, name))
-        yield temporary
 
 
 @contextlib.contextmanager

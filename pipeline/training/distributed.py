@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ import torch
 from pipeline import files
 from pipeline.errors import GaveUpError, UserError, one_line
 from pipeline.ranks import Ranks
+from pipeline.training.messages import GroupStarted, Mailbox, Patience, Waiting, Warned, WorkersLost
 
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,35 +49,6 @@ class Workers:
     gpus: float = 0.0
     max_failures: int = 3
     resize_seconds: float = 60.0
-
-
-@dataclass(frozen=True)
-class GroupStarted:
-    """Message: so many workers have begun, or begun again."""
-
-    workers: int
-
-
-@dataclass(frozen=True)
-class WorkersLost:
-    """Message: some workers died; the group starts again from its last checkpoint."""
-
-    ranks: tuple[int, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Message: there is no room for so many workers yet; it waits until nodes join."""
-
-    workers: int
-
-
-@dataclass(frozen=True)
-class Warned:
-    """Message: a warning that a worker logged."""
-
-    text: str
 
 
 class Work(Protocol):
@@ -122,7 +93,7 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
 
     # On this node: with any other, what is told would be lost, and the training with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(_Mailbox).remote()
+    mailbox = ray.remote(num_cpus=0, max_concurrency=1, scheduling_strategy=here)(Mailbox).remote()
     name = f"train-{uuid.uuid4().hex[:8]}"
     trainer = _trainer(work, workers, mailbox, storage, name)
     ended: list[Any] = []
@@ -133,7 +104,7 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
         except BaseException as error:
             ended.append(_Failure(error))
 
-    patience = _Patience(workers.at_least or workers.count)
+    patience = Patience(workers.at_least or workers.count)
 
     def hand_on(message: Any) -> None:
         patience.note(message)
@@ -158,59 +129,23 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
         raise UserError(refusal)
     (result,) = ended
     if isinstance(result, _Failure):
-        failures = getattr(result.error, "worker_failures", None) or {0: result.error}
-        raise GaveUpError(
-            f"the training gave up ({_cause(_roots(failures))}); the same command carries on from its last "
-            "checkpoint",
-            details=str(result.error),
-        ) from result.error
+        raise result.as_told() from result.error
     return result
 
 
 @dataclass(frozen=True)
 class _Failure:
+    """What Ray Train raised at last."""
+
     error: BaseException
 
-
-class _Patience:
-    """Tells, once each time, that workers have not started for long."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._since: float | None = time.monotonic()
-
-    def note(self, message: Any) -> None:
-        if isinstance(message, GroupStarted):
-            self._since = None
-        elif isinstance(message, WorkersLost):
-            self._since = time.monotonic()
-
-    def is_over(self) -> bool:
-        over = self._since is not None and time.monotonic() - self._since > _PATIENCE_SECONDS
-        if over:
-            self._since = None
-        return over
-
-
-class _Mailbox:
-    """Actor: messages on their way to the process that waits."""
-
-    def __init__(self) -> None:
-        self._messages: list[Any] = []
-        self._refusal: str | None = None
-
-    def put(self, message: Any) -> None:
-        self._messages.append(message)
-
-    def take(self) -> list[Any]:
-        taken, self._messages = self._messages, []
-        return taken
-
-    def refuse(self, reason: str) -> None:
-        self._refusal = reason
-
-    def refusal(self) -> str | None:
-        return self._refusal
+    def as_told(self) -> GaveUpError:
+        failures = getattr(self.error, "worker_failures", None) or {0: self.error}
+        return GaveUpError(
+            f"the training gave up ({_cause(_roots(failures))}); the same command carries on from its last "
+            "checkpoint",
+            details=str(self.error),
+        )
 
 
 def _deliver(mailbox: Any, on_message: Callable[[Any], None]) -> None:
@@ -234,7 +169,7 @@ def _trainer(work: Work, workers: Workers, mailbox: Any, storage: str, name: str
     resources = {"CPU": workers.cpus, "GPU": workers.gpus}
     count: Any = workers.count if workers.at_least is None else (workers.at_least, workers.count)
     return TorchTrainer(
-        lambda: _on_worker(work, mailbox),
+        lambda: _on_worker(work, mailbox, storage),
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if workers.gpus else "gloo"),
         scaling_config=train.ScalingConfig(
             num_workers=count,
@@ -265,7 +200,7 @@ def _storage(url: str) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}
 
 
-def _on_worker(work: Work, mailbox: Any) -> Any:
+def _on_worker(work: Work, mailbox: Any, storage: str) -> Any:
     """Run in every worker process."""
     import ray
 
@@ -280,6 +215,7 @@ def _on_worker(work: Work, mailbox: Any) -> Any:
     if ranks.main:
         tell(GroupStarted(ranks.world))
     try:
+        _check_reached(storage, ranks)
         result = work(ranks, tell)
     except UserError as error:
         ray.get(mailbox.refuse.remote(str(error)))
@@ -289,6 +225,20 @@ def _on_worker(work: Work, mailbox: Any) -> Any:
     return result
 
 
+def _check_reached(storage: str, ranks: Ranks) -> None:
+    """Refuse an output that each machine has for itself: its checkpoints would be in pieces."""
+    token = files.join(storage, f"reached-{ranks.world}")
+    if ranks.main:
+        files.write_text(token, "")
+    ranks.wait()
+    if not all(ranks.gather(files.exists(token))):
+        raise UserError(
+            f"folder {storage}: not every worker's machine reaches it; give an --output that all share, as "
+            "gs://bucket/runs is"
+        )
+    ranks.wait()
+
+
 def _ranks() -> Ranks:
     from ray import train
     from ray.train.torch import get_device
@@ -296,8 +246,8 @@ def _ranks() -> Ranks:
     context = train.get_context()
     world, device = context.get_world_size(), torch.device(get_device())
     ranks = Ranks(context.get_world_rank(), world, device)
-    sizes = set(ranks.gather(context.get_local_world_size()))
-    return Ranks(ranks.rank, world, device, per_node=sizes.pop() if len(sizes) == 1 else 1)
+    per_node = math.gcd(*ranks.gather(context.get_local_world_size()))
+    return Ranks(ranks.rank, world, device, per_node)
 
 
 class _Forward(logging.Handler):

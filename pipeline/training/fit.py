@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -21,6 +22,7 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import Hooks, StepReport, Weights, train_stage
 from pipeline.training.sharding import arithmetic
 
+_CPU = torch.device("cpu")
 _WORD_SECONDS = 30.0
 
 
@@ -82,55 +84,109 @@ def fit(
     SuperResolutionModel
         Whole, on this rank's device.
     """
-    ranks, hooks = ranks or Ranks(), hooks or Hooks()
-    stages, finished = family_stages(spec.settings, settings), Weights()
+    fitting = _Fitting(
+        spec,
+        windows,
+        settings,
+        seed,
+        ranks or Ranks(),
+        cache,
+        checkpoint_url,
+        validation,
+        hooks or Hooks(),
+        on_rung,
+    )
+    for stage in family_stages(spec.settings, settings):
+        fitting.finish(stage)
+    return fitting.model()
 
-    def model_with(weights: Weights) -> SuperResolutionModel:
-        model = build_model(spec, seed)
-        model.load_state_dict(finished | weights, strict=False)
-        return model.to(ranks.device).eval().requires_grad_(False)
 
-    for stage in stages:
-        state = _fetched(cache, stage, spec, ranks) if cache is not None else None
+@dataclass
+class _Fitting:
+    """A training under way; the arguments are those of `fit`.
+
+    Attributes
+    ----------
+    finished : dict
+        Weights and buffers of the stages that are finished, whole and on the CPU.
+    """
+
+    spec: ModelSpec
+    windows: Windows
+    settings: TrainingSettings
+    seed: int
+    ranks: Ranks
+    cache: StageCache | None
+    checkpoint_url: str | None
+    validation: Windows | None
+    hooks: Hooks
+    on_rung: Callable[[int, SuperResolutionModel], None] | None
+    finished: Weights = field(default_factory=dict)
+
+    def model(
+        self, weights: Weights | None = None, device: torch.device | None = None
+    ) -> SuperResolutionModel:
+        """Build a whole model of the finished stages, with `weights` for the one that is being trained."""
+        model = build_model(self.spec, self.seed)
+        model.load_state_dict(self.finished | (weights or {}), strict=False)
+        return model.to(device or self.ranks.device).eval().requires_grad_(False)
+
+    def finish(self, stage: Stage) -> None:
+        """Take a stage from the cache, or train it."""
+        cache, ranks = self.cache, self.ranks
+        state = _fetched(cache, stage, self.spec, ranks) if cache is not None else None
         if state is not None:
-            build_model(spec, seed).load_stage(stage, state)  # refuses what is not of this model
-            finished |= state
-            if hooks.on_report and ranks.main:
-                hooks.on_report(
-                    StepReport(stage.name, stage.steps, stage.steps, float("nan"), 0.0, 0.0, cached=True)
-                )
-            continue
+            build_model(self.spec, self.seed).load_stage(stage, state)  # refuses what is not of this model
+            self._tell(StepReport(stage.name, stage.steps, stage.steps, math.nan, 0.0, 0.0, cached=True))
+        else:
+            state = train_stage(
+                self.model(device=_CPU),
+                stage,
+                self.windows,
+                self.settings,
+                seed=self.seed,
+                ranks=ranks,
+                checkpoints=self._checkpoints(stage),
+                hooks=self._hooks_of(stage),
+            )
+            if cache is not None and ranks.main:
+                cache.publish(stage, self.spec, state)
+        self.finished |= state
 
-        def report(step: StepReport, stage: Stage = stage) -> None:
-            if ranks.main and cache is not None:
-                cache.renew(stage, spec)
-            if ranks.main and hooks.on_report:
-                hooks.on_report(step)
+    def _hooks_of(self, stage: Stage) -> Hooks:
+        """Give what every rank has to call at the same steps; what tells something is the first rank's."""
+        validation, on_rung = self.validation, self.on_rung
 
-        def validate(weights: Weights, stage: Stage = stage) -> float:
-            assert validation is not None
-            return stage_loss(model_with(weights), stage, validation, settings, seed=seed, ranks=ranks)
+        def report(step: StepReport) -> None:
+            if self.cache is not None and self.ranks.main:
+                self.cache.renew(stage, self.spec)
+            self._tell(step)
 
-        state = train_stage(
-            model_with({}),
-            stage,
-            windows,
-            settings,
-            seed=seed,
-            ranks=ranks,
-            checkpoints=_checkpoints(checkpoint_url, stage, settings, ranks) if checkpoint_url else None,
-            hooks=replace(
-                hooks if ranks.main else Hooks(rungs=hooks.rungs),
-                on_report=report,
-                rungs=hooks.rungs if stage is stages[-1] else (),
-                on_rung=(lambda step, weights: on_rung(step, model_with(weights))) if on_rung else None,
-                validate=validate if validation is not None else None,
-            ),
+        def validate(windows: Windows, weights: Weights) -> float:
+            model = self.model(weights)
+            return stage_loss(model, stage, windows, self.settings, seed=self.seed, ranks=self.ranks)
+
+        is_last = stage == family_stages(self.spec.settings, self.settings)[-1]
+        return replace(
+            self.hooks if self.ranks.main else Hooks(),
+            on_report=report,
+            rungs=self.hooks.rungs if is_last else (),
+            on_rung=(lambda step, weights: on_rung(step, self.model(weights))) if on_rung else None,
+            validate=(lambda weights: validate(validation, weights)) if validation is not None else None,
         )
-        finished |= state
-        if cache is not None and ranks.main:
-            cache.publish(stage, spec, state)
-    return model_with({})
+
+    def _tell(self, report: StepReport) -> None:
+        if self.ranks.main and self.hooks.on_report:
+            self.hooks.on_report(report)
+
+    def _checkpoints(self, stage: Stage) -> Checkpoints | None:
+        if self.checkpoint_url is None:
+            return None
+        kept = self.settings.checkpoints
+        on_gpu = self.ranks.device.type == "cuda"
+        asynchronous = on_gpu if kept.asynchronous is None else kept.asynchronous
+        url = join(self.checkpoint_url, stage.name)
+        return Checkpoints(url, self.ranks, kept.keep, kept.keep_best, asynchronous)
 
 
 def _fetched(cache: StageCache, stage: Stage, spec: ModelSpec, ranks: Ranks) -> Weights | None:
@@ -169,9 +225,3 @@ def stage_loss(
         totals += torch.stack([loss.total, loss.weight]).double()
     total, weight = ranks.sum(totals)
     return float(total / weight.clamp(min=1))
-
-
-def _checkpoints(url: str, stage: Stage, settings: TrainingSettings, ranks: Ranks) -> Checkpoints:
-    kept = settings.checkpoints
-    asynchronous = ranks.device.type == "cuda" if kept.asynchronous is None else kept.asynchronous
-    return Checkpoints(join(url, stage.name), ranks, kept.keep, kept.keep_best, asynchronous)

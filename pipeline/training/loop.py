@@ -27,7 +27,7 @@ from pipeline.training.memory import MemoryUse, measured, start_measuring
 from pipeline.training.sharding import arithmetic, lay_out, reduce_gradients
 from pipeline.training.state import StageState
 
-_PREPARE_BATCHES = 16  # a statistic such as the residual's scale needs no more than these
+_PREPARE_WINDOWS = 64  # a statistic such as the residual's scale needs no more than these
 
 Weights = dict[str, Tensor]
 """A stage's averaged weights and its buffers by name, whole and on the CPU."""
@@ -68,14 +68,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training calls; every rank has the same ones.
+    """What a training calls. What is in step with other ranks, `on_rung` and `validate`, all of them have.
 
     Attributes
     ----------
     on_start : callable, optional
         Called with the stage's name, the steps done before and all of them.
     on_report : callable, optional
-        Called every `report_every` steps and at the last.
+        Called every `report_every` steps, at the last, and with each validation loss.
     rungs : collection of int
         Steps after which `on_rung` is called.
     on_rung : callable, optional
@@ -152,7 +152,9 @@ def train_stage(
     """
     ranks, hooks = ranks or Ranks(), hooks or Hooks()
     feed = Feed(windows, settings, seed, stage.name, ranks)
-    model.to(ranks.device).train()
+    if ranks.alone:  # else each block goes to the device when it is sharded, so that none holds the whole
+        model.to(ranks.device)
+    model.train()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(stage.owns(name))
     lay_out(model, settings, ranks)
@@ -161,14 +163,14 @@ def train_stage(
     if checkpoints:
         first = checkpoints.restore(state.tensors())
         state.restored(first)
+    start_measuring(ranks.device)
     if first == 0:
         with arithmetic(settings, ranks.device):
             model.prepare(stage.name, _preparing_batches(feed))
-
+        state.agree_on_buffers(ranks)
     if hooks.on_start:
         hooks.on_start(stage.name, first, stage.steps)
     since, norm = _Progress(), torch.zeros(())
-    start_measuring(ranks.device)
     with closing(feed.steps(first, stage.steps)) as steps, checkpoints or nullcontext():
         for step, parts in enumerate(steps, start=first):
             rate = settings.learning_rate * _rate_factor(step, stage.steps, settings.warmup_steps)
@@ -178,10 +180,11 @@ def train_stage(
             since.losses.append(loss)
 
             done = step + 1
-            reports = done % settings.report_every == 0 or done == stage.steps
             saves = checkpoints is not None and (
                 done % settings.checkpoints.every == 0 or done == stage.steps
             )
+            validates = saves and hooks.validate is not None
+            reports = done % settings.report_every == 0 or done == stage.steps or validates
             mean_loss = since.mean_loss(stage, done, norm) if reports or saves else math.nan
             validation = hooks.validate(state.averaged()) if hooks.validate and saves else None
             if reports:
@@ -242,6 +245,9 @@ def _rate_factor(step: int, steps: int, warmup: int) -> float:
 
 
 def _preparing_batches(feed: Feed) -> Iterator[Batch]:
-    """Give the stage's first batches, the same on all ranks: the model keeps what is measured on them."""
-    for step in range(_PREPARE_BATCHES):
-        yield feed.windows.batch(feed.indices(step)).to(feed.ranks.device)
+    """Give the stage's first windows, the same on all ranks, as many at once as a micro-batch has."""
+    batch = feed.settings.batch
+    numbers = [index for step in range(-(-_PREPARE_WINDOWS // batch)) for index in feed.indices(step)]
+    size = -(-batch // (feed.ranks.world * feed.settings.parallel.accumulate))
+    for first in range(0, _PREPARE_WINDOWS, size):
+        yield feed.windows.batch(numbers[first : first + size]).to(feed.ranks.device)

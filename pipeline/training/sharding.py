@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -24,6 +25,8 @@ from pipeline.errors import UserError
 from pipeline.models.family import SuperResolutionModel
 from pipeline.ranks import Ranks
 
+log = logging.getLogger(__name__)
+
 Sharding = Literal["ddp", "fsdp", "hsdp"]
 
 
@@ -40,6 +43,9 @@ def layout(settings: ParallelSettings, world: int, per_node: int) -> tuple[int, 
         kind = "hsdp" if 1 < per_node < world and world % per_node == 0 else "fsdp"
     if kind == "hsdp":
         size = settings.shard_size or per_node
+        if size == 1 < world:  # machines of different sizes: a copy per rank was not what was asked for
+            log.warning("hsdp: the machines' numbers of ranks have no common divisor; fsdp takes its place")
+            return 1, world
         if world % size:
             raise UserError(
                 f"training.parallel.shard_size: {world} ranks are not copies of {size}; "
@@ -75,11 +81,15 @@ def lay_out(model: SuperResolutionModel, settings: TrainingSettings, ranks: Rank
         reduce_dtype=torch.float32 if low else None,
         cast_forward_inputs=False,
     )
-    for block in model.blocks():
+    blocks = list(model.blocks())
+    if settings.parallel.compile:  # blocks of a kind share their code, and each has shapes of its own
+        limit = 4 * len(blocks)
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+    for block in blocks:
         if settings.parallel.recompute:
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
         if settings.parallel.compile:
-            block.compile(dynamic=False)  # all batches of a stage have one shape
+            block.compile(dynamic=False)  # a stage has two shapes at most
         if mesh is not None:
             fully_shard(block, mesh=mesh, mp_policy=policy)
     if mesh is not None:
@@ -91,7 +101,10 @@ def lay_out(model: SuperResolutionModel, settings: TrainingSettings, ranks: Rank
 def computes_in_bfloat16(settings: TrainingSettings, device: torch.device) -> bool:
     """Tell whether the networks' arithmetic is bfloat16."""
     if settings.precision == "auto":
-        return device.type == "cuda"
+        if device.type != "cuda":
+            return False
+        # Where there is no GPU, what is asked about is a worker's.
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     return settings.precision == "bfloat16"
 
 

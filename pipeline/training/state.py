@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.config import TrainingSettings
 from pipeline.models.family import Stage, SuperResolutionModel
+from pipeline.ranks import Ranks
 from pipeline.training.sharding import bytes_of, local, whole
 
 
@@ -34,6 +35,12 @@ class StageState:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
+
+    def agree_on_buffers(self, ranks: Ranks) -> None:
+        """Take the first rank's: devices may differ in the last bit."""
+        agreed = ranks.agree({name: buffer.cpu() for name, buffer in self._buffers().items()})
+        for name, buffer in self._buffers().items():
+            buffer.copy_(agreed[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """Give everything that a checkpoint keeps; loading into these tensors restores the state.

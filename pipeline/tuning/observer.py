@@ -62,7 +62,9 @@ class SweepObserver(Callback):
     ) -> None:
         """Record progress."""
         study, number = self._of(trial)
-        if "rung" in result:
+        if "note" in result:
+            self._table.say(f"{study.pair} trial {number}: {result['note']}")
+        elif "rung" in result:
             self._tracker.metrics(run_key(study, number), {"rung_crps": result["crps"]}, result["rung"])
         elif "step" in result:
             stage, step, cached = result["stage"], result["step"], result["cached"]

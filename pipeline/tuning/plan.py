@@ -66,6 +66,11 @@ def plan_sweep(config: Config, shape: tuple[int, int, int]) -> tuple[PairPlan, .
             f"{config.tuning.workers_per_trial} workers x {config.training.parallel.accumulate} "
             f"micro-batches; give --set training.batch={least} or fewer of them"
         )
+    if config.tuning.workers_per_trial > 1 and config.tuning.gpus_per_trial not in (0, 1):
+        raise UserError(  # NCCL joins no two processes on one GPU
+            f"tuning.gpus_per_trial: {config.tuning.gpus_per_trial:g} cannot be used with "
+            f"{config.tuning.workers_per_trial} workers per trial; give 0 or 1"
+        )
     frames, height, width = shape
     recipe = Recipe.load(config.tuning.recipe) if config.tuning.recipe else Recipe()
     plans = []

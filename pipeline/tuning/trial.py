@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.data.pair_data import PairData
 from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows, thin
+from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.files import join, remove_folder
 from pipeline.model_file import describe_data, save_model
@@ -45,8 +46,9 @@ class TrialJob:
         Of the shared stages; none: every stage is trained anew.
     cpus : float
         Of each process that trains.
-    validate : bool
-        Compute a validation loss with each checkpoint.
+    final : bool
+        A training by itself, not a trial: it has a validation loss with each checkpoint, and a divergence is
+        no verdict on its point.
     """
 
     config: Config
@@ -54,12 +56,18 @@ class TrialJob:
     sweep: str
     claims: Claims | None = None
     cpus: float = 1.0
-    validate: bool = False
+    final: bool = False
 
     def forget(self, owner: str) -> None:
         """Drop the claims of an attempt at a trial that has ended."""
         if self.claims is not None:
             self.claims.forget(owner)
+
+    def shared_by(self, ranks: Ranks) -> TrialJob:
+        """Give the job of one of several ranks: those of a machine share the memory for the field."""
+        data = self.config.data
+        share = data.model_copy(update={"memory_gib": data.memory_gib / ranks.per_node})
+        return replace(self, config=self.config.model_copy(update={"data": share}))
 
     def folder(self, pair: FactorPair, label: str) -> str:
         """Give where a trial keeps its model and its outcome."""
@@ -117,6 +125,11 @@ def run_trial(
         Called with each stage's name, the steps that an earlier attempt has done and all of them.
     on_memory : callable, optional
         Called at the end of each stage with its name and what each rank held.
+
+    Raises
+    ------
+    UserError
+        If a final training diverges.
     """
     ranks = ranks or Ranks(device=device(job.config))
     torch.set_num_threads(max(1, int(job.cpus)))
@@ -140,6 +153,11 @@ def run_trial(
             progress.trained[stages[-1].name] = max(progress.rungs)
             outcome = Outcome(state="pruned", parameters=point.parameters)
         except FloatingPointError as error:  # diverged: a verdict on the point, not on the machine
+            if job.final:
+                raise UserError(
+                    f"the training diverged ({error}); give the same command again to try from its last "
+                    "checkpoint, or lower training.learning_rate, or set training.precision=float32"
+                ) from error
             outcome = Outcome(state="failed", parameters=point.parameters, reason=str(error))
         steps = sum(progress.trained.values())
         outcome = outcome.model_copy(update={"rungs": progress.rungs, "trained_steps": steps})
@@ -217,7 +235,7 @@ def _shared_stages(job: TrialJob, owner: str) -> SharedStages | None:
 
 def _validation_windows(job: TrialJob, data: PairData, context: int) -> Windows | None:
     count = job.config.training.checkpoints.validation_windows
-    if not count or not (job.validate or job.config.training.weights == "best"):
+    if not count or not (job.final or job.config.training.weights == "best"):
         return None
     windows = data.scored_windows("validation", context, job.config.scoring, job.config.seed)
     return thin(windows, count, job.config.seed)

@@ -32,7 +32,7 @@ class _Work:
 
     def __call__(self, ranks: Ranks, tell: Callable[[Any], None]) -> Outcome:
         return run_trial(
-            self.job,
+            self.job.shared_by(ranks),
             self.point,
             owner=self.owner,
             ranks=ranks,
@@ -48,18 +48,22 @@ def run_where_configured(
     owner: str,
     on_report: Callable[[StepReport], None] | None = None,
     on_rung: Callable[[int, float], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Run a trial with `tuning.workers_per_trial` processes; one is this one. See `run_trial`."""
     settings = job.config.tuning
     if settings.workers_per_trial == 1:
         return run_trial(job, point, owner=owner, on_report=on_report, on_rung=on_rung)
     from pipeline.training.distributed import Workers, run_on_workers
+    from pipeline.training.messages import note_of
 
     def hand_on(message: Any) -> None:
         if isinstance(message, StepReport) and on_report:
             on_report(message)
         elif isinstance(message, _Rung) and on_rung:
             on_rung(message.step, message.crps)
+        elif on_note and (note := note_of(message)) is not None:
+            on_note(note)
 
     count, each = settings.workers_per_trial, (settings.cpus_per_trial, settings.gpus_per_trial)
     outcome: Outcome = run_on_workers(

@@ -86,5 +86,6 @@ def _run(point: dict[str, Any], job: TrialJob) -> None:
         owner=tune.get_context().get_trial_id(),
         on_report=lambda step: tune.report(vars(step)),
         on_rung=lambda step, crps: tune.report({"rung": step, "crps": crps}),
+        on_note=lambda note: tune.report({"note": note}),
     )
     tune.report({"outcome": outcome.model_dump_json()})  # as text: Tune would flatten a dictionary

@@ -19,8 +19,9 @@ from pipeline.files import join
 from pipeline.final.observer import StageBegun
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe
-from pipeline.training.distributed import GroupStarted, Warned, Workers, WorkersLost, run_on_workers
+from pipeline.training.distributed import Workers, run_on_workers
 from pipeline.training.loop import StepReport
+from pipeline.training.messages import GroupStarted, Warned, WorkersLost
 from pipeline.tuning.trial import Point, TrialJob, run_trial
 
 PAIR = FactorPair(4, 2)

@@ -36,7 +36,7 @@ def play(output, *scenarios, seconds=590):
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     output = tmp_path_factory.mktemp("trainings") / "out"
-    return play(output, "in_this_process", "two_workers", "killed", "refused")
+    return play(output, "in_this_process", "two_workers", "killed")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def played_on(tmp_path_factory):
         "four_workers",
         "resized",
         "given_up",
+        "refused",
         "damaged",
         seconds=1190,
     )
@@ -126,13 +127,6 @@ def test_a_killed_worker_costs_no_more_than_an_interval(played):
     assert all(values == wanted[stage, step] for stage, step, *values in told(killed, "step"))
 
 
-def test_a_mistake_of_the_user_is_said_once_and_not_tried_again(played):
-    refused = played["refused"]
-    assert refused["error"] == ["UserError", "worker: a mistake of the user's"]
-    assert told(refused, "started") == [[2]]
-    assert told(refused, "lost") == []
-
-
 def test_everything_is_free_afterwards(played):
     free, everything = played["resources"]
     assert free == everything
@@ -165,6 +159,12 @@ class TestMore:
         assert steps(four) == STEPS[9:]
         check_same_curve(curve(*attempts), curve(played_on["in_this_process"]))
         check_same_crps(four, played_on["in_this_process"])
+
+    def test_a_mistake_of_the_user_is_said_once_and_not_tried_again(self, played_on):
+        refused = played_on["refused"]
+        assert refused["error"] == ["UserError", "worker: a mistake of the user's"]
+        assert told(refused, "started") == [[2]]
+        assert told(refused, "lost") == []
 
     def test_gives_up_after_so_many_failures(self, played_on):
         given_up = played_on["given_up"]

@@ -22,8 +22,9 @@ from pipeline.final.observer import StageBegun
 from pipeline.model_file import load_model
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe
-from pipeline.training.distributed import GroupStarted, Warned, Workers, WorkersLost, run_on_workers
+from pipeline.training.distributed import Workers, run_on_workers
 from pipeline.training.loop import StepReport
+from pipeline.training.messages import GroupStarted, Warned, WorkersLost
 from pipeline.tuning.scoring import prepared, score
 from pipeline.tuning.trial import Point, TrialJob, run_trial
 
@@ -99,7 +100,7 @@ class Scenarios:
             output,
             Recipe().entry(PAIR).parameters.model_copy(update={"context": 4}),
         )
-        self.job = TrialJob(config, store, "live", validate=True)
+        self.job = TrialJob(config, store, "live", final=True)
 
     def work(self, label, **dies):
         return Work(self.job, Point(PAIR, self.parameters, label), **dies)

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.final.observer import Scoring, StageBegun, StageMemory, TrainingObserver
-from pipeline.training.distributed import GroupStarted, Waiting, Warned, WorkersLost
 from pipeline.training.loop import StepReport
 from pipeline.training.memory import MemoryUse
+from pipeline.training.messages import GroupStarted, Waiting, Warned, WorkersLost
 
 MIB = 2**20
 
@@ -82,7 +82,7 @@ def test_the_bar_holds_what_is_left_and_never_goes_back(watched):
     assert bar[0] == 6  # of 24, 18 were done before
     assert sum(bar[1:]) == 6
     assert min(bar[1:]) > 0
-    assert "worker 0, 1 LOST: its process died; starting again from the last checkpoint" in watched.said
+    assert "workers 0, 1 LOST: its process died; starting again from the last checkpoint" in watched.said
     assert "1 worker started" in watched.said
 
 

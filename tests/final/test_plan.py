@@ -44,6 +44,7 @@ def recipe(tmp_path, context, origin=Origin.TUNED):
             ["training.parallel.shard_size", "4 ranks", "copies of 3"],
         ),
         ({"train__workers": 1, "train__min_workers": 2}, ["train", "min_workers (2)", "workers (1)"]),
+        ({"train__gpus_per_worker": 0.5}, ["train.gpus_per_worker", "0.5", "0 or 1"]),
         ({"train__pair": "5x2"}, ["5x2", "does not divide the patch of 24"]),
         ({"train__pair": "2x40"}, ["2x40", "fine frames"]),
         ({"shape": (64, 48, 20)}, ["48 x 20", "smaller than the patch"]),
@@ -110,6 +111,7 @@ def test_the_name_holds_what_decides_the_result_and_nothing_else(store):
         {"training__checkpoints__every": 3},
         {"training__report_every": 1},
         {"train__max_failures": 0},
+        {"sampling__members": 5},  # jobs/evaluate.py scores the same weights with it
     ]
     assert {name(**settings) for settings in same} == {plain}
     others = [
@@ -117,7 +119,8 @@ def test_the_name_holds_what_decides_the_result_and_nothing_else(store):
         {"training__batch": 8},
         {"training__mean_steps": 13},
         {"training__precision": "bfloat16"},
-        {"sampling__members": 5},
+        {"training__weights": "best"},
+        {"training__weights": "best", "training__checkpoints__every": 3},
         {"model__denoiser_widths": [8, 8]},
         {"train__pair": "2x2"},
     ]

@@ -117,7 +117,7 @@ def test_a_grid_that_is_not_divisible(main, one_line, rain, tiny, folder):
 )
 def test_nothing_to_learn_from(value, parts, main, one_line, tiny, folder, monkeypatch):
     monkeypatch.setattr(
-        "pipeline.environment.start_ray", lambda config: None
+        "pipeline.environment.start_ray", lambda *arguments, **options: None
     )  # it comes before, and costs seconds
     save(folder / "dull.zarr", np.full((64, 48, 48), value, "f4"), tiny)
     refused(main, one_line, "--pairs", "2x2", "--store", str(folder / "dull.zarr"), parts=parts)

@@ -143,9 +143,7 @@ def trial(ranks, store, output, limits, **changes):
     kit = prepare(store, batch=4, mean_steps=6, residual_steps=9, report_every=3, **changes)
     tree = kit.config.model_dump() | {"output": output}
     tree["sampling"] |= {"steps": 2, "members": 2}
-    job = TrialJob(
-        Config.model_validate(tree), FieldStore.open(store), "sweep", LeasedClaims(), validate=True
-    )
+    job = TrialJob(Config.model_validate(tree), FieldStore.open(store), "sweep", LeasedClaims(), final=True)
     point = Point(PAIR, ScaleParameters(beta=0.02, context=2), "trial-000", limits)
     written, rungs, plain = [], [], os.replace
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from pipeline import UserError, files
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import MANIFEST, Checkpoints
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.checkpoint_files import MANIFEST, digest_of
 
 OPENED = []
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -325,7 +325,7 @@ def test_no_pickle_from_storage_is_run(kept, tmp_path):
     torch.save({"weights/a": Trap()}, weights_of(tmp_path, 4))
     notes = json.loads((folder / MANIFEST).read_text())
     name = next(iter(notes["files"]))
-    notes["files"][name]["sha256"] = checkpoint._digest(os.fspath(folder / name))
+    notes["files"][name]["sha256"] = digest_of(os.fspath(folder / name))
     (folder / MANIFEST).write_text(json.dumps(notes))
     with pytest.raises(OSError, match="header"):
         kept.restore(found)
