@@ -104,6 +104,32 @@ def test_a_damaged_best_gives_way_to_the_next_best(tmp_path, caplog):
     assert "DAMAGED" in caplog.text
 
 
+def test_a_damaged_newest_is_neither_the_newest_nor_the_best_any_more(tmp_path, caplog):
+    kept = Checkpoints(str(tmp_path), keep=2)
+    for step, loss in ((2, 0.5), (4, 0.1)):
+        kept.save(step, tensors(step), loss)
+    flip(weights_of(tmp_path, 4))
+    assert kept.restore(tensors()) == 2
+    assert (tmp_path / "step-00000004" / "damaged.json").exists()  # for whoever wants to look
+    kept.save(3, tensors(3), 0.6)
+    assert kept._steps() == [2, 3, 4]
+    caplog.clear()
+    found = tensors()
+    assert kept.restore_best(found) == 2
+    assert same(found, tensors(2))
+    assert "DAMAGED" not in caplog.text
+
+
+def test_a_manifest_that_leads_elsewhere_is_damaged(tmp_path):
+    kept = Checkpoints(str(tmp_path))
+    for step in (2, 4):
+        kept.save(step, tensors(step))
+    path = tmp_path / "step-00000004" / MANIFEST
+    notes = json.loads(path.read_text())
+    path.write_text(json.dumps(notes | {"files": {"../" + name: f for name, f in notes["files"].items()}}))
+    assert kept.restore(tensors()) == 2
+
+
 # Damage
 
 

@@ -198,6 +198,18 @@ def test_a_diverging_trial_has_failed(run, make_job):
     assert reports == []
 
 
+def test_a_final_training_that_diverges_goes_on_from_its_checkpoint(run, make_job, one_line):
+    final, wild = (replace(make_job(training=t), final=True) for t in ({}, {"learning_rate": 1e30}))
+    with pytest.raises(KilledError):
+        run(final, limits={}, kill=("residual", 6))  # a checkpoint is kept after step 3
+    with pytest.raises(UserError) as raised:
+        run(wild, limits={})
+    one_line(raised, "diverged", "training.learning_rate", "same command")
+    outcome, reports, _ = run(final, limits={})
+    assert (outcome.state, reports[0].step) == ("complete", 6)
+    assert essence(outcome)["metrics"] == essence(run(make_job("calm"), limits={})[0])["metrics"]
+
+
 @pytest.mark.parametrize(("calls", "rungs"), [(1, []), (2, [3]), (3, [3, 6])])
 def test_a_score_that_is_not_finite_is_a_verdict(run, make_job, monkeypatch, calls, rungs):
     plain, made = trial.score, []
