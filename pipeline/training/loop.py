@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -102,19 +102,15 @@ class _Progress:
     losses: list[Tensor] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
-    @property
-    def rate(self) -> float:
-        """Steps per second."""
-        return len(self.losses) / max(time.monotonic() - self.began, 1e-9)
-
-    def mean_loss(self, stage: Stage, done: int, norm: Tensor) -> float:
-        """Give the mean loss; asking for it makes a GPU wait, so not at every step."""
-        mean = float(torch.stack(self.losses).mean())
-        if not math.isfinite(mean + float(norm)):  # before a checkpoint keeps what came of it
+    def report(self, stage: Stage, done: int, rate: float, norm: Tensor) -> StepReport:
+        """Sum it up; asking for the loss makes a GPU wait, so not at every step."""
+        mean, gradient_norm = float(torch.stack(self.losses).mean()), float(norm)
+        if not math.isfinite(mean + gradient_norm):  # before a checkpoint keeps what came of it
             raise FloatingPointError(
-                f"stage {stage.name}: loss is {mean}, gradient norm {float(norm)} before step {done}"
+                f"stage {stage.name}: loss is {mean}, gradient norm {gradient_norm} before step {done}"
             )
-        return mean
+        pace = len(self.losses) / max(time.monotonic() - self.began, 1e-9)
+        return StepReport(stage.name, done, stage.steps, mean, rate, gradient_norm, rate=pace)
 
 
 def train_stage(
@@ -152,22 +148,7 @@ def train_stage(
     """
     ranks, hooks = ranks or Ranks(), hooks or Hooks()
     feed = Feed(windows, settings, seed, stage.name, ranks)
-    if ranks.alone:  # else each block goes to the device when it is sharded, so that none holds the whole
-        model.to(ranks.device)
-    model.train()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(stage.owns(name))
-    lay_out(model, settings, ranks)
-    state = StageState(model, stage, settings)
-    first = 0
-    if checkpoints:
-        first = checkpoints.restore(state.tensors())
-        state.restored(first)
-    start_measuring(ranks.device)
-    if first == 0:
-        with arithmetic(settings, ranks.device):
-            model.prepare(stage.name, _preparing_batches(feed))
-        state.agree_on_buffers(ranks)
+    state, first = _begin(model, stage, feed, checkpoints)
     if hooks.on_start:
         hooks.on_start(stage.name, first, stage.steps)
     since, norm = _Progress(), torch.zeros(())
@@ -185,16 +166,14 @@ def train_stage(
             )
             validates = saves and hooks.validate is not None
             reports = done % settings.report_every == 0 or done == stage.steps or validates
-            mean_loss = since.mean_loss(stage, done, norm) if reports or saves else math.nan
-            validation = hooks.validate(state.averaged()) if hooks.validate and saves else None
+            validation = None
+            if reports or saves:
+                report = since.report(stage, done, rate, norm)
+                validation = hooks.validate(state.averaged()) if hooks.validate and saves else None
             if reports:
-                report = StepReport(
-                    stage.name, done, stage.steps, mean_loss, rate, float(norm),
-                    validation_loss=validation, rate=since.rate,
-                )  # fmt: skip
                 since = _Progress()
                 if hooks.on_report:
-                    hooks.on_report(report)
+                    hooks.on_report(replace(report, validation_loss=validation))
             if hooks.on_rung and done in hooks.rungs:  # before the checkpoint: what is passed was looked at
                 hooks.on_rung(done, state.averaged())
             if checkpoints and saves:
@@ -205,6 +184,29 @@ def train_stage(
         if hooks.on_memory:
             hooks.on_memory(stage.name, held)
     return _final_weights(state, settings, checkpoints)
+
+
+def _begin(
+    model: SuperResolutionModel, stage: Stage, feed: Feed, checkpoints: Checkpoints | None
+) -> tuple[StageState, int]:
+    """Lay the model out and bring it to where an earlier attempt stood; gives the steps that were done."""
+    ranks, settings = feed.ranks, feed.settings
+    if ranks.alone:  # else each block goes to the device when it is sharded, so that none holds the whole
+        model.to(ranks.device)
+    model.train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(stage.owns(name))
+    lay_out(model, settings, ranks)
+    state, first = StageState(model, stage, settings), 0
+    if checkpoints:
+        first = checkpoints.restore(state.tensors())
+        state.restored(first)
+    start_measuring(ranks.device)
+    if first == 0:
+        with arithmetic(settings, ranks.device):
+            model.prepare(stage.name, _preparing_batches(feed))
+        state.agree_on_buffers(ranks)
+    return state, first
 
 
 def _take_step(

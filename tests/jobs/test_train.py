@@ -186,7 +186,10 @@ class TestTraining:
         names = {artifact.path for artifact in training.client.list_artifacts(run.info.run_id)}
         assert names >= {"config.yaml", "memory", "figures"}
         files = {artifact.path for artifact in training.client.list_artifacts(run.info.run_id, "memory")}
-        assert files == {f"memory/{name}.txt" for name in ("estimate", "mean", "residual")}
+        assert files >= {
+            "memory/estimate.txt",
+            "memory/residual.txt",
+        }  # the mean: if no kill came before
         (version,) = training.client.search_model_versions("name = 'finescale-synthetic-4x2'")
         assert version.run_id == run.info.run_id
         assert run.data.metrics["test_crps"] == self.card(training)["scores"]["test_crps"]
