@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -29,8 +28,6 @@ from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.scoring import device, prepared, score
 from pipeline.tuning.stage_cache import SharedStages
 from pipeline.tuning.trial_progress import PrunedError, TrialProgress
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,8 @@ class SweepProcess:
         """Find a process that is inside a trial."""
         for one in psutil.Process(process.pid).children(recursive=True):
             try:
-                if one.cmdline()[:1] and one.cmdline()[0].startswith("ray::ImplicitFunc.train"):
+                command = one.cmdline()  # once: a process may end between two looks
+                if command and command[0].startswith("ray::ImplicitFunc.train"):
                     return one
             except psutil.Error:
                 continue

@@ -29,13 +29,13 @@ ON_FOUR = {
     "mean hsdp": (0, HSDP),
     "residual fsdp": (1, FSDP),
     "residual hsdp": (1, HSDP),
-    "residual ddp accumulate": (1, {"parallel": {"sharding": "ddp", "accumulate": 2}}),
 }
 EVERY = [
     *((2, name) for name in ON_TWO),
     *((3, name) for name in ON_THREE),
     *((4, name) for name in ON_FOUR),
 ]
+WORLDS = [2, pytest.param(3, marks=pytest.mark.slow), 4]
 SCORED = {f"scores {count}": ("scores", {"count": count}) for count in (6, 2, 1)}
 RUNGS = {"complete": {3: None, 6: None}, "pruned": {3: None, 6: 0.0}}
 
@@ -118,9 +118,15 @@ def four(kit, on_ranks, patchy_store, handed_on, two):
     return on_ranks(4, kit.many, on(patchy_store, calls))
 
 
-@pytest.fixture(scope="session")
-def launches(two, three, four):
-    return {2: two, 3: three, 4: four}
+@pytest.fixture
+def launches(request):
+    """Give what each rank of a launch found, by the number of ranks; a launch runs when it is asked for."""
+
+    class Launches:
+        def __getitem__(self, world):
+            return request.getfixturevalue({2: "two", 3: "three", 4: "four"}[world])
+
+    return Launches()
 
 
 def assert_close(one, other):
@@ -139,7 +145,10 @@ def assert_same_curve(found, expected, rel):
             assert number is None or number == pytest.approx(want, rel=rel), step
 
 
-@pytest.mark.parametrize(("world", "name"), EVERY)
+@pytest.mark.parametrize(
+    ("world", "name"),
+    [pytest.param(*one, marks=[pytest.mark.slow] if one[0] == 3 else []) for one in EVERY],
+)
 def test_the_curve_of_a_training_is_the_same_on_any_ranks(launches, alone, world, name):
     expected = alone[name.split()[0]]
     low = "bfloat16" in name
@@ -162,7 +171,7 @@ def test_a_mean_of_means_would_not_be_the_same(kit, patchy_store, alone):
     assert abs(float(first / last) - 1) > 0.05
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", WORLDS)
 def test_all_ranks_end_with_the_same_weights(launches, world):
     first, *others = launches[world]
     for name in (name for number, name in EVERY if number == world):
@@ -208,7 +217,7 @@ def test_a_training_that_writes_in_the_background_carries_on(two):
             assert np.array_equal(rank["carried on"]["weights"][name], value), name
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("count", [6, 2, 1])
 def test_scores_are_the_same_on_any_ranks_also_on_more_than_windows(launches, alone, world, count):
     expected = alone[f"scores {count}"]
