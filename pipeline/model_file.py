@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -61,8 +62,7 @@ def save_model(
         "statics": list(spec.statics),
         "sampling": sampling.model_dump(mode="json"),
         "data": data,
-        # A ratio to zero is infinite, which JSON cannot say: null.
-        "scores": {name: score if math.isfinite(score) else None for name, score in scores.items()},
+        "scores": json_numbers(scores),
         "sha256": hashlib.sha256(weights).hexdigest(),
         "versions": {
             "finescale": __version__,
@@ -74,10 +74,15 @@ def save_model(
     write_text(join(url, CARD), json.dumps(card, indent=2, allow_nan=False) + "\n")
 
 
+def json_numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Put None where JSON has no number: a ratio to zero, an interval from too few blocks."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 def add_scores(url: str, scores: dict[str, float]) -> None:
     """Add held-out scores to a model's description."""
     card = load_card(url)
-    card["scores"] |= {name: score if math.isfinite(score) else None for name, score in scores.items()}
+    card["scores"] |= json_numbers(scores)
     write_text(join(url, CARD), json.dumps(card, indent=2, allow_nan=False) + "\n")
 
 

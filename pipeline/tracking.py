@@ -29,7 +29,17 @@ from pipeline.errors import UserError
 from pipeline.files import join, locked, resolve
 from pipeline.outbox import Outbox
 
-__all__ = ["KEY", "PARENT", "SWEEP", "Status", "Tracker", "check_reachable", "default_uri", "tracking_uri"]
+__all__ = [
+    "KEY",
+    "PARENT",
+    "SWEEP",
+    "Status",
+    "Tracker",
+    "check_reachable",
+    "default_uri",
+    "how_to_look",
+    "tracking_uri",
+]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view for training runs
@@ -51,6 +61,15 @@ def tracking_uri(settings: TrackingSettings, output: str) -> str:
 def default_uri(output: str) -> str:
     """Give the database under a local output folder."""
     return f"sqlite:///{output}/mlflow.db"
+
+
+def how_to_look(uri: str, output: str) -> str:
+    """Say how a person sees the runs."""
+    if uri == default_uri(output):
+        return f"make ui OUTPUT={output}, then open http://127.0.0.1:5000"
+    if uri.startswith("sqlite:"):
+        return f"mlflow server --backend-store-uri {uri}, then open http://127.0.0.1:5000"
+    return f"open {without_secrets(uri)}"
 
 
 def check_reachable(uri: str) -> None:

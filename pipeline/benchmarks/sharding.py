@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import environment
-from pipeline.benchmarks.training import spec_and_windows, the_pair
+from pipeline.benchmarks.pair import the_pair
+from pipeline.benchmarks.training import spec_and_windows
 from pipeline.config import Config
 from pipeline.data.windows import Windows
 from pipeline.factors import FactorPair

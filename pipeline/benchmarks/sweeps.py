@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.benchmarks.pair import the_pair
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import join, resolve
@@ -92,8 +93,7 @@ def trial_overhead(config: Config) -> TrialOverhead:
 
 def _sweep(config: Config, name: str, *, fresh: bool = False, **tuning: Any) -> list[Ended]:
     """Run a sweep in a folder of its own, without report; gives its trials. `fresh`: all in one go."""
-    if len(config.tuning.pairs) != 1:
-        raise UserError(f"tuning.pairs: give one pair to measure, not {len(config.tuning.pairs)}")
+    the_pair(config)
     output = join(resolve(config.output), "benchmark", name)
     uri = config.tracking.uri or default_uri(output)
     changed = config.model_copy(

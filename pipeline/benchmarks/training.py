@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.benchmarks.pair import the_pair
 from pipeline.config import Config, TrainingSettings
 from pipeline.data.dataset import open_dataset
 from pipeline.data.pair_data import PairData
 from pipeline.data.windows import Windows
-from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 from pipeline.models.families import build_model, family_stages
 from pipeline.models.family import ModelSpec, Stage
@@ -133,13 +133,6 @@ class TrainStep:
 def train_step(config: Config) -> TrainStep:
     """Measure the steps of the one pair that is asked for."""
     return train_step_benchmark(config, the_pair(config))
-
-
-def the_pair(config: Config) -> FactorPair:
-    """Give the one pair that is to be measured."""
-    if len(config.tuning.pairs) != 1:
-        raise UserError(f"tuning.pairs: give one pair to measure, not {len(config.tuning.pairs)}")
-    return config.tuning.pairs[0]
 
 
 def train_step_benchmark(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
@@ -26,6 +24,7 @@ from pipeline.evaluation.interval import Interval, crps_interval
 from pipeline.evaluation.showcase import wettest_panel
 from pipeline.evaluation.table import scores_table
 from pipeline.files import join, write_bytes, write_text
+from pipeline.model_file import json_numbers
 from pipeline.progress import progress
 
 SCORES, PANEL = "scores.json", "panel.png"
@@ -82,16 +81,11 @@ class ModelScores:
             "windows": self.evaluation.ensemble.windows,
             "sampling": config.sampling.model_dump(mode="json"),
             "seed": config.seed,
-            "scores": _finite(self.evaluation.as_metrics()),
-            "crps_interval": _finite(asdict(self.interval)),
+            "scores": json_numbers(self.evaluation.as_metrics()),
+            "crps_interval": json_numbers(asdict(self.interval)),
             "versions": {"finescale": __version__, "torch": torch.__version__},
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Put None where JSON has no number: a ratio to zero, an interval from too few blocks."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def describe(saved: SavedModel, config: Config, split: HeldOutSplit, info: StoreInfo | None) -> str:

@@ -15,6 +15,7 @@ from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.models.families import family_stages
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.training.distributed import Workers
+from pipeline.training.feed import check_batch
 from pipeline.training.sharding import layout
 from pipeline.tuning.plan import plain
 
@@ -87,12 +88,7 @@ def plan_training(config: Config, shape: tuple[int, int, int]) -> TrainingPlan:
     train, parallel = config.train, config.training.parallel
     if train.pair is None:
         raise UserError("train.pair: no factor pair given; name one, as in --pair 4x2")
-    least = train.workers * parallel.accumulate
-    if config.training.batch < least:
-        raise UserError(
-            f"training.batch: {config.training.batch} windows are fewer than {train.workers} workers x "
-            f"{parallel.accumulate} micro-batches; give --set training.batch={least} or fewer workers"
-        )
+    check_batch(config.training, train.workers)
     for count in range(train.min_workers or train.workers, train.workers + 1):  # elastic: any may come
         layout(parallel, count, per_node=count)
     if train.gpus_per_worker not in (0, 1):  # NCCL joins no two processes on one GPU

@@ -20,12 +20,13 @@ from pipeline.model_file import add_scores, load_card
 from pipeline.models.family import ModelSpec
 from pipeline.progress import progress
 from pipeline.recording import recorded
-from pipeline.tracking import Tracker, check_reachable, default_uri, tracking_uri
+from pipeline.tracking import Tracker, check_reachable, how_to_look, tracking_uri
 from pipeline.training.distributed import run_on_workers
 from pipeline.tuning.kept import output_id, without_addresses
 from pipeline.tuning.outcome import Outcome
-from pipeline.tuning.plan import plain, scored_on
-from pipeline.tuning.scoring import prepared, showcase
+from pipeline.tuning.plan import registered_name, scored_on
+from pipeline.tuning.runs import run_params
+from pipeline.tuning.scoring import checked, prepared, showcase
 from pipeline.tuning.trial import Point, TrialJob
 
 
@@ -62,10 +63,7 @@ def run_training(plan: TrainingPlan) -> None:
 def _specification(plan: TrainingPlan, store: FieldStore) -> ModelSpec:
     """Fit what depends on the data, and find out now, not in a worker, if a split holds no usable window."""
     config = plan.config
-    data = prepared(config, store, plan.pair)
-    data.training_windows(1)
-    for split in ("validation", "test"):
-        data.scored_windows(split, 1, config.scoring, config.seed)
+    data = checked(config, store, plan.pair)
     return ModelSpec(plan.pair, plan.parameters, config.model, data.transform, data.scale, store.info.statics)
 
 
@@ -104,7 +102,7 @@ def _train(tracker: Tracker, run: str, plan: TrainingPlan, job: TrialJob, spec: 
 
 
 def _start_run(tracker: Tracker, run: str, plan: TrainingPlan) -> None:
-    f, pair, parameters = plan.parameters.conservation, plan.pair, plan.parameters
+    pair, parameters = plan.pair, plan.parameters
     tracker.start(
         run,
         f"{pair} training beta {parameters.beta:.3g} L {parameters.context}",
@@ -113,13 +111,8 @@ def _start_run(tracker: Tracker, run: str, plan: TrainingPlan) -> None:
             "finescale.pair": str(pair),
             "finescale.origin": plan.entry.origin.value,
         },
-        params={
-            "pair": pair, "space": pair.space, "time": pair.time,
-            "beta": parameters.beta, "context": parameters.context,
-            "power": f.power, "threshold": f.threshold, "scope": f.scope.value,
-            "batch": plan.config.training.batch,
-        },
-    )  # fmt: skip
+        params={**run_params(pair, parameters), "batch": plan.config.training.batch},
+    )
     tracker.text(run, "config.yaml", environment.without_secrets(plan.config.to_yaml()))
 
 
@@ -139,7 +132,7 @@ def _report(
         tracker.register(
             run,
             outcome.model_url,
-            f"finescale-{plain(store.info.name)}-{plan.pair}",
+            registered_name(store, plan.pair),
             crps=test.ensemble.crps,
             scored_on=scored_on(config, store),
         )
@@ -153,5 +146,4 @@ def _report(
         print(f"registered: {tracker.registered(run)}")
     if not delivered:
         print("MLflow does not answer: what it lacks is kept, the same command delivers it")
-    if tracker.uri == default_uri(config.output):
-        print(f"look at the run: make ui OUTPUT={config.output}, then open http://127.0.0.1:5000")
+    print(f"look at the run: {how_to_look(tracker.uri, config.output)}")

@@ -50,7 +50,9 @@ class Work:
         """Train, then score on the test split, in step with the other ranks."""
         job = self.job.shared_by(ranks)
         config, store = job.config, job.store
-        expected = estimates(config.training, self.spec, config.data.patch, ranks)
+        expected = ranks.agree(
+            estimates(config.training, self.spec, config.data.patch, ranks) if ranks.main else []
+        )
         if ranks.main:
             tell(MemoryEstimated(expected))
         for memory in expected:

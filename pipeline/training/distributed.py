@@ -104,22 +104,11 @@ def run_on_workers(work: Work, workers: Workers, *, storage: str, on_message: Ca
         except BaseException as error:
             ended.append(_Failure(error))
 
-    patience = Patience(workers.at_least or workers.count)
-
-    def hand_on(message: Any) -> None:
-        patience.note(message)
-        on_message(message)
-
     # In a thread of its own: signals keep coming here, where runs are ended properly.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)
-            _deliver(mailbox, hand_on)
-            if patience.is_over():
-                on_message(Waiting(patience.workers))
-        _deliver(mailbox, hand_on)
+        _follow(thread, mailbox, Patience(workers.at_least or workers.count), on_message)
         refusal = ray.get(mailbox.refusal.remote())
     finally:
         ray.kill(mailbox)
@@ -148,12 +137,22 @@ class _Failure:
         )
 
 
-def _deliver(mailbox: Any, on_message: Callable[[Any], None]) -> None:
+def _follow(
+    thread: threading.Thread, mailbox: Any, patience: Patience, on_message: Callable[[Any], None]
+) -> None:
+    """Hand messages on until the thread has ended and all have come."""
     import ray
 
-    for message in ray.get(mailbox.take.remote()):
-        if message is not None:
-            on_message(message)
+    alive = True
+    while alive:
+        thread.join(_POLL_SECONDS)
+        alive = thread.is_alive()  # asked before the messages are taken: those of its end are among them
+        for message in ray.get(mailbox.take.remote()):
+            if message is not None:
+                patience.note(message)
+                on_message(message)
+        if alive and patience.is_over():
+            on_message(Waiting(patience.workers))
 
 
 def _trainer(work: Work, workers: Workers, mailbox: Any, storage: str, name: str) -> Any:

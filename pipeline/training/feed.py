@@ -55,20 +55,13 @@ class Feed:
     ranks: Ranks
 
     def __post_init__(self) -> None:
-        batch, accumulate = self.settings.batch, self.settings.parallel.accumulate
-        if batch < self.ranks.world * accumulate:
-            raise UserError(
-                f"training.batch: {batch} windows per step are too few for {self.ranks.world} ranks with "
-                f"{accumulate} micro-batches each; give {self.ranks.world * accumulate} or more"
-            )
+        check_batch(self.settings, self.ranks.world)
 
     def step(self, step: int) -> list[MicroBatch]:
         """Read this rank's windows of one step, as `accumulate` micro-batches."""
-        mine = self.ranks.share(range(self.settings.batch))
-        parts = [
-            part(mine, k, self.settings.parallel.accumulate) for k in range(self.settings.parallel.accumulate)
-        ]
-        return [self._read(step, numbers) for numbers in parts]
+        mine, count = self.ranks.share(range(self.settings.batch)), self.settings.parallel.accumulate
+        indices = self.indices(step)
+        return [self._read(step, part(mine, k, count), indices) for k in range(count)]
 
     def steps(self, first: int, stop: int) -> Generator[list[MicroBatch], None, None]:
         """Read steps `first` to `stop` in a thread, `prefetch` of them ahead."""
@@ -91,13 +84,34 @@ class Feed:
         drawn = range(step * batch, (step + 1) * batch)
         return np.array([_order(count, self.seed, self.stage, n // count)[n % count] for n in drawn])
 
-    def _read(self, step: int, numbers: range) -> MicroBatch:
+    def _read(self, step: int, numbers: range, indices: np.ndarray) -> MicroBatch:
         draws = StepDraws(self.seed, self.stage, step, self.settings.batch, numbers)
-        chosen = self.indices(step)[numbers.start : numbers.stop]
+        chosen = indices[numbers.start : numbers.stop]
         batch = self.windows.batch(chosen, draws.symmetries() if self.settings.augment else None)
         if self.ranks.device.type == "cuda":
             batch = batch.pinned()
         return MicroBatch(batch, draws)
+
+
+def check_batch(settings: TrainingSettings, workers: int) -> None:
+    """Refuse a batch that is too small for every worker to have a window in each micro-batch.
+
+    Raises
+    ------
+    UserError
+    """
+    least = workers * settings.parallel.accumulate
+    if settings.batch < least:
+        raise UserError(
+            f"training.batch: {settings.batch} windows are fewer than {workers} workers x "
+            f"{settings.parallel.accumulate} micro-batches; give --set training.batch={least} or fewer of "
+            "them"
+        )
+
+
+def micro_batch_size(settings: TrainingSettings, world: int) -> int:
+    """Give the windows of the largest micro-batch."""
+    return -(-settings.batch // (world * settings.parallel.accumulate))
 
 
 @functools.lru_cache(maxsize=8)  # the epochs in use, of the stages and pairs of one process

@@ -16,7 +16,7 @@ from pipeline.data.windows import Windows
 from pipeline.diffusion.noise import StepDraws
 from pipeline.files import join
 from pipeline.models.families import build_model, family_stages
-from pipeline.models.family import ModelSpec, Stage, SuperResolutionModel
+from pipeline.models.family import Loss, ModelSpec, Stage, SuperResolutionModel
 from pipeline.ranks import Ranks
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import Hooks, StepReport, Weights, train_stage
@@ -223,5 +223,4 @@ def stage_loss(
         with arithmetic(settings, ranks.device):
             loss = model.loss(stage.name, batch, draws)
         totals += torch.stack([loss.total, loss.weight]).double()
-    total, weight = ranks.sum(totals)
-    return float(total / weight.clamp(min=1))
+    return float(Loss(*ranks.sum(totals)).mean)

@@ -19,10 +19,10 @@ from torch import Tensor
 from pipeline.config import TrainingSettings
 from pipeline.data.batch import Batch
 from pipeline.data.windows import Windows
-from pipeline.models.family import Stage, SuperResolutionModel
+from pipeline.models.family import Loss, Stage, SuperResolutionModel
 from pipeline.ranks import Ranks
 from pipeline.training.checkpoint import Checkpoints
-from pipeline.training.feed import Feed, MicroBatch
+from pipeline.training.feed import Feed, MicroBatch, micro_batch_size
 from pipeline.training.memory import MemoryUse, measured, start_measuring
 from pipeline.training.sharding import arithmetic, lay_out, reduce_gradients
 from pipeline.training.state import StageState
@@ -221,15 +221,15 @@ def _take_step(
     totals = torch.zeros(2, dtype=torch.float64, device=ranks.device)
     constant = float(parts[0].batch.fine[0].numel() * settings.batch)
     for number, part in enumerate(parts):
-        reduce_gradients(state.model, number == len(parts) - 1)
+        if len(parts) > 1:
+            reduce_gradients(state.model, number == len(parts) - 1)
         with arithmetic(settings, ranks.device):
             loss = state.model.loss(state.stage.name, part.batch.to(ranks.device), part.draws)
         (loss.total / constant).backward()
         totals += torch.stack([loss.total.detach(), loss.weight]).double()
-    total, weight = ranks.sum(totals)
-    weight = weight.clamp(min=1)
-    norm = state.apply_gradients(ranks.world * constant / weight)
-    return total / weight, norm
+    whole = Loss(*ranks.sum(totals))
+    norm = state.apply_gradients(ranks.world * constant / whole.weight.clamp(min=1))
+    return whole.mean, norm
 
 
 def _final_weights(state: StageState, settings: TrainingSettings, checkpoints: Checkpoints | None) -> Weights:
@@ -250,6 +250,6 @@ def _preparing_batches(feed: Feed) -> Iterator[Batch]:
     """Give the stage's first windows, the same on all ranks, as many at once as a micro-batch has."""
     batch = feed.settings.batch
     numbers = [index for step in range(-(-_PREPARE_WINDOWS // batch)) for index in feed.indices(step)]
-    size = -(-batch // (feed.ranks.world * feed.settings.parallel.accumulate))
+    size = micro_batch_size(feed.settings, feed.ranks.world)
     for first in range(0, _PREPARE_WINDOWS, size):
         yield feed.windows.batch(numbers[first : first + size]).to(feed.ranks.device)

@@ -28,6 +28,7 @@ from pipeline.diffusion.noise import StepDraws
 from pipeline.models.families import FAMILIES
 from pipeline.models.family import ModelSpec, Stage, SuperResolutionModel
 from pipeline.ranks import Ranks
+from pipeline.training.feed import micro_batch_size
 from pipeline.training.memory import MemoryEstimate
 from pipeline.training.sharding import arithmetic, computes_in_bfloat16, lay_out
 
@@ -61,7 +62,7 @@ def estimate(
         "cpu" or "cuda".
     """
     low = computes_in_bfloat16(training, torch.device(device_type))
-    windows = -(-training.batch // (world * training.parallel.accumulate))
+    windows = micro_batch_size(training, world)
     with rehearsal(
         spec, stage, training, patch=patch, windows=windows, device_type=device_type, sharded=world > 1
     ) as run:

@@ -6,7 +6,6 @@ import functools
 import logging
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +25,6 @@ from pipeline.models.family import SuperResolutionModel
 from pipeline.ranks import Ranks
 
 log = logging.getLogger(__name__)
-
-Sharding = Literal["ddp", "fsdp", "hsdp"]
 
 
 def layout(settings: ParallelSettings, world: int, per_node: int) -> tuple[int, int]:
@@ -69,7 +66,8 @@ def lay_out(model: SuperResolutionModel, settings: TrainingSettings, ranks: Rank
     Parameters
     ----------
     model : SuperResolutionModel
-        On the rank's device, with the same weights everywhere and `requires_grad` as the stage wants it.
+        With the same weights everywhere and `requires_grad` as the stage wants it; on the device if the rank
+        is alone, else on the CPU, from where each block goes there when it is sharded.
     settings : TrainingSettings
     ranks : Ranks
     """

@@ -104,10 +104,7 @@ def _plan_others(config: Config, pairs: tuple[FactorPair, ...]) -> tuple[PairPla
 
 def _check_windows(config: Config, store: FieldStore, plans: tuple[PairPlan, ...]) -> None:
     """Find out now, not in a trial, if a split holds no usable window."""
-    from pipeline.tuning.scoring import prepared
+    from pipeline.tuning.scoring import checked
 
     for plan in plans:
-        data = prepared(config, store, plan.pair)
-        data.training_windows(1)
-        for split in ("validation", "test"):
-            data.scored_windows(split, 1, config.scoring, config.seed)
+        checked(config, store, plan.pair)

@@ -17,6 +17,7 @@ from pipeline.factors import FactorPair
 from pipeline.files import read_text
 from pipeline.models.families import family_stages
 from pipeline.recipe import Recipe, RecipeEntry
+from pipeline.training.feed import check_batch
 from pipeline.tuning.proposal import rung_steps
 from pipeline.tuning.search_space import first_points, source_digest
 
@@ -59,13 +60,7 @@ def plan_sweep(config: Config, shape: tuple[int, int, int]) -> tuple[PairPlan, .
         raise UserError(
             f"tuning.cpus_per_trial: {config.tuning.cpus_per_trial} is too little to run anything"
         )
-    least = config.tuning.workers_per_trial * config.training.parallel.accumulate
-    if config.training.batch < least:
-        raise UserError(
-            f"training.batch: {config.training.batch} windows are fewer than "
-            f"{config.tuning.workers_per_trial} workers x {config.training.parallel.accumulate} "
-            f"micro-batches; give --set training.batch={least} or fewer of them"
-        )
+    check_batch(config.training, config.tuning.workers_per_trial)
     if config.tuning.workers_per_trial > 1 and config.tuning.gpus_per_trial not in (0, 1):
         raise UserError(  # NCCL joins no two processes on one GPU
             f"tuning.gpus_per_trial: {config.tuning.gpus_per_trial:g} cannot be used with "
@@ -165,6 +160,11 @@ def scored_on(config: Config, store: FieldStore) -> str:
         config.seed,
     ]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def registered_name(store: FieldStore, pair: FactorPair) -> str:
+    """Give the name under which MLflow registers the models of a pair."""
+    return f"finescale-{plain(store.info.name)}-{pair}"
 
 
 def plain(name: str) -> str:

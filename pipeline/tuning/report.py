@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.environment import fetched, remotely, without_secrets
+from pipeline.environment import fetched, remotely
 from pipeline.errors import UserError
 from pipeline.evaluation.bootstrap import Difference, block_of, crps_difference
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, read_text, write_bytes, write_text
 from pipeline.recipe import Origin, Recipe, RecipeEntry
-from pipeline.tracking import Status, default_uri
+from pipeline.tracking import Status, how_to_look
 from pipeline.tuning import compare
 from pipeline.tuning.pictures import pictures_of
-from pipeline.tuning.plan import plain, scored_on
+from pipeline.tuning.plan import plain, registered_name, scored_on
 from pipeline.tuning.recipe_fit import Observation, fit_laws
 from pipeline.tuning.results import Findings, PairResult, Rival, comparison, table, table_csv, verdict
 from pipeline.tuning.scoring import prepared, score_saved, showcase
@@ -134,7 +134,7 @@ def _record_study(sweep: Sweep, result: PairResult) -> None:
         tracker.register(
             study.name,
             best.model_url,
-            f"finescale-{plain(sweep.store.info.name)}-{result.pair}",
+            registered_name(sweep.store, result.pair),
             crps=result.test["crps"],
             scored_on=scored_on(sweep.config, sweep.store),
         )
@@ -233,13 +233,4 @@ def _say_where(sweep: Sweep, found: Findings, folder: str, recipe: str) -> None:
         print(f"model of {result.pair}: {model}")
     if not delivered:
         print("MLflow does not answer: what it lacks is kept, the same command delivers it", flush=True)
-    print(f"compare the runs: {_how_to_look(sweep)}", flush=True)
-
-
-def _how_to_look(sweep: Sweep) -> str:
-    uri, output = sweep.tracker.uri, sweep.config.output
-    if uri == default_uri(output):
-        return f"make ui OUTPUT={output}, then open http://127.0.0.1:5000"
-    if uri.startswith("sqlite:"):
-        return f"mlflow server --backend-store-uri {uri}, then open http://127.0.0.1:5000"
-    return f"open {without_secrets(uri)}"
+    print(f"compare the runs: {how_to_look(tracker.uri, sweep.config.output)}", flush=True)

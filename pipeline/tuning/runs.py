@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.factors import ScaleParameters
+from typing import Any
+
+from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.tracking import Status, Tracker
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.study import PairStudy
@@ -26,19 +28,25 @@ def start_run(
     role: str = "trial",
 ) -> str:
     """Open the run of a trial, or of one that only serves to compare; gives its key."""
-    f, pair = parameters.conservation, study.pair
+    pair = study.pair
     label = f"#{number:02d}" if isinstance(number, int) else number
     return tracker.start(
         run_key(study, number),
         f"{pair} {label} beta {parameters.beta:.3g} L {parameters.context}",
         parent=study.name,
         tags={"finescale.role": role, "finescale.pair": str(pair)},
-        params={
-            "pair": pair, "space": pair.space, "time": pair.time, "trial": number,
-            "beta": parameters.beta, "context": parameters.context,
-            "power": f.power, "threshold": f.threshold, "scope": f.scope.value,
-        },
-    )  # fmt: skip
+        params={**run_params(pair, parameters), "trial": number},
+    )
+
+
+def run_params(pair: FactorPair, parameters: ScaleParameters) -> dict[str, Any]:
+    """Give what MLflow compares runs by."""
+    f = parameters.conservation
+    return {
+        "pair": pair, "space": pair.space, "time": pair.time,
+        "beta": parameters.beta, "context": parameters.context,
+        "power": f.power, "threshold": f.threshold, "scope": f.scope.value,
+    }  # fmt: skip
 
 
 def end_run(tracker: Tracker, study: PairStudy, number: int | str, outcome: Outcome) -> None:

@@ -40,6 +40,21 @@ def prepared(config: Config, store: FieldStore, pair: FactorPair) -> PairData:
     )
 
 
+def checked(config: Config, store: FieldStore, pair: FactorPair) -> PairData:
+    """Give the data of a pair, having found out, before any training, that every split holds usable windows.
+
+    Raises
+    ------
+    UserError
+        If one holds none.
+    """
+    data = prepared(config, store, pair)
+    data.training_windows(1)
+    for split in ("validation", "test"):
+        data.scored_windows(split, 1, config.scoring, config.seed)
+    return data
+
+
 def device(config: Config) -> torch.device:
     """Give the GPU that Ray has assigned to this process if trials ask for one, else the CPU."""
     wanted = config.tuning.gpus_per_trial > 0 and torch.cuda.is_available()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
+from told import plain  # beside this script
 
 from pipeline import FactorPair, environment
 from pipeline.config_layers import load_config
@@ -21,7 +22,7 @@ from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe
 from pipeline.training.distributed import Workers, run_on_workers
 from pipeline.training.loop import StepReport
-from pipeline.training.messages import GroupStarted, Warned, WorkersLost
+from pipeline.training.messages import GroupStarted
 from pipeline.tuning.trial import Point, TrialJob, run_trial
 
 PAIR = FactorPair(4, 2)
@@ -69,21 +70,6 @@ class Nodes:
         ):  # the two have kept something
             self.cluster.remove_node(self.node, allow_graceful=False)
             self.shrunk.touch()
-
-
-def plain(message):
-    match message:
-        case StepReport():
-            return ["step", message.stage, message.step, message.loss]
-        case StageBegun():
-            return ["begun", message.stage, message.step]
-        case GroupStarted():
-            return ["started", message.workers]
-        case WorkersLost():
-            return ["lost", list(message.ranks), message.reason]
-        case Warned():
-            return ["warned", message.text]
-    raise TypeError(message)
 
 
 def main(output):

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from told import plain  # beside this script
+
 from pipeline import FactorPair, environment
 from pipeline.config_layers import load_config
 from pipeline.data.dataset import open_dataset
@@ -23,8 +25,6 @@ from pipeline.model_file import load_model
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe
 from pipeline.training.distributed import Workers, run_on_workers
-from pipeline.training.loop import StepReport
-from pipeline.training.messages import GroupStarted, Warned, WorkersLost
 from pipeline.tuning.scoring import prepared, score
 from pipeline.tuning.trial import Point, TrialJob, run_trial
 
@@ -183,28 +183,6 @@ def weights(given):
     if url is None:
         return {"weights": None}
     return {"weights": json.loads(Path(url, "model.json").read_text())["sha256"]}
-
-
-def plain(message):
-    match message:
-        case StepReport():
-            return [
-                "step",
-                message.stage,
-                message.step,
-                message.loss,
-                message.gradient_norm,
-                message.validation_loss,
-            ]
-        case StageBegun():
-            return ["begun", message.stage, message.step]
-        case GroupStarted():
-            return ["started", message.workers]
-        case WorkersLost():
-            return ["lost", list(message.ranks), message.reason]
-        case Warned():
-            return ["warned", message.text]
-    raise TypeError(message)
 
 
 def free_and_all():
