@@ -1,4 +1,4 @@
-"""Measure this project by itself: what sharing saves, what a trial, a step and a rank cost."""
+"""Measure this project by itself: what sharing saves, what a trial, a step, a rank and reading cost."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ EXAMPLES = """\
   python jobs/benchmark.py trial-overhead --preset tiny --pairs 4x2 --trials 12 --set tuning.pruning.rungs=0
   python jobs/benchmark.py train-step --preset paper --pairs 10x3          # on a GPU if there is one
   python jobs/benchmark.py shard-memory --preset paper --pairs 10x3        # on 1, 2 and 4 workers
+  python jobs/benchmark.py loader --pairs 4x2 --set data.synthetic.frames=288 \\
+      --set data.synthetic.height=768 --set data.synthetic.width=768
+  python jobs/benchmark.py loader-memory --pairs 4x2 --set data.memory_gib=1   # a field of 50 GB
 
 Results of sweeps go to OUTPUT/benchmark; stage-cache carries on where it was stopped.
 """
@@ -35,7 +38,7 @@ def main(argv: list[str]) -> None:
     parser = job_parser("jobs/benchmark.py", __doc__ or "", EXAMPLES)
     parser.add_argument(
         "measure",
-        choices=["stage-cache", "trial-overhead", "train-step", "shard-memory"],
+        choices=["stage-cache", "trial-overhead", "train-step", "shard-memory", "loader", "loader-memory"],
         help="what to measure",
     )
     add_config_flags(parser, FLAGS)
@@ -43,7 +46,7 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments)
     environment.prepare()
 
-    from pipeline.benchmarks import sharding, sweeps, training
+    from pipeline.benchmarks import loader, loader_memory, sharding, sweeps, training
 
     print(environment.without_secrets(config.to_yaml()), flush=True)
     if arguments.dry_run:
@@ -53,6 +56,8 @@ def main(argv: list[str]) -> None:
         "trial-overhead": sweeps.trial_overhead,
         "train-step": training.train_step,
         "shard-memory": sharding.shard_memory,
+        "loader": loader.loader_speed,
+        "loader-memory": loader_memory.loader_memory,
     }
     print(measure[arguments.measure](config), flush=True)
 

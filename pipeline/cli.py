@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
+from pipeline.cloud import explained
 from pipeline.config import Config
 from pipeline.config_layers import load_config, parse_assignment
+from pipeline.environment import without_secrets
 from pipeline.errors import GaveUpError, UserError
 
 
@@ -101,6 +103,12 @@ def run_job(main: Callable[[list[str]], None]) -> NoReturn:
     except GaveUpError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:  # a full disk, a store that does not answer
+        line = explained(error)
+        if line is None:
+            raise
+        print(f"error: {without_secrets(line)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; the same command carries on from here", file=sys.stderr)
         sys.exit(130)

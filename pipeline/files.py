@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.cloud import reached as reached
+from pipeline.locks import Lease as Lease
+from pipeline.locks import leased as leased
+from pipeline.locks import locked as locked
 
 
 def resolve(url: str) -> str:
@@ -28,7 +30,8 @@ def _open(url: str) -> tuple[Any, str]:
     """Give the file system and the path on it."""
     import fsspec
 
-    fs, path = fsspec.core.url_to_fs(url)
+    with reached(url):
+        fs, path = fsspec.core.url_to_fs(url)
     return fs, path
 
 
@@ -50,28 +53,68 @@ def read_bytes(url: str) -> bytes:
     return content
 
 
+def read_many(urls: Iterable[str]) -> list[bytes]:
+    """Read files of one file system, several at a time where it can.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    opened_at = [_open(url) for url in urls]
+    if not opened_at:
+        return []
+    fs, paths = opened_at[0][0], [path for _, path in opened_at]
+    contents = fs.cat_ranges(paths, [None] * len(paths), [None] * len(paths), on_error="raise")
+    return [bytes(content) for content in contents]
+
+
 def read_text(url: str) -> str:
     """Read a UTF-8 file."""
     return read_bytes(url).decode()
 
 
 def write_bytes(url: str, content: bytes) -> None:
-    """Write a file whole or not at all: locally by rename, on object stores a put is atomic by itself."""
+    """Write a file whole or not at all: locally by rename, on object stores a put is atomic by itself.
+
+    Raises
+    ------
+    UserError
+        If the disk is full, or the store does not take it.
+    """
+    with reached(url):
+        if is_remote(url):
+            fs, path = _open(url)
+            fs.pipe_file(path, content)
+        else:
+            _write_local(local_path(url), content)
+
+
+def _write_local(path: str, content: bytes) -> None:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def create_bytes(url: str, content: bytes) -> bool:
+    """Write a file on an object store if there is none of this name; tells whether it was this call's.
+
+    The answer to a write can be lost on the way, and the write be tried again by gcsfs: what is there then
+    is read, so write nothing that another process might write too.
+    """
     fs, path = _open(url)
-    if not is_remote(url):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-    else:
-        fs.pipe_file(path, content)
+    try:
+        fs.pipe_file(path, content, mode="create")
+    except FileExistsError:
+        return bool(fs.cat_file(path) == content)
+    return True
 
 
 def write_text(url: str, content: str) -> None:
@@ -136,35 +179,3 @@ def download(url: str, path: str) -> None:
     """Copy a file to a local path."""
     fs, there = _open(url)
     fs.get_file(there, path)
-
-
-@contextlib.contextmanager
-def locked(path: str, message: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold a local lock file that the system frees when this process ends, however it ends.
-
-    Parameters
-    ----------
-    path : str
-    message : str
-    patience : float
-        Seconds to wait for another process to free it.
-
-    Raises
-    ------
-    UserError
-        With `message`, if another process holds it.
-    """
-    import fcntl
-
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as file:
-        until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    raise UserError(message) from error
-                time.sleep(0.2)
-        yield

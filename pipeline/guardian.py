@@ -23,15 +23,10 @@ class Guardian:
     Parameters
     ----------
     lock : str
-        Lock file of the sweep: whoever holds it has taken the sweep over.
+        The sweep's lock, a path or a URL: whoever holds it has taken the sweep over.
     tracker : dict
         Arguments of `Tracker`.
     """
-
-    @classmethod
-    def over(cls, lock: str | None, tracker: dict[str, Any]) -> Guardian | None:
-        """Give a guardian; none without a lock, for it could not tell whether the sweep goes on elsewhere."""
-        return cls(lock, tracker) if lock else None
 
     def __init__(self, lock: str, tracker: dict[str, Any]) -> None:
         root = str(Path(__file__).resolve().parents[1])
@@ -66,12 +61,12 @@ def _watch() -> None:
     if sys.stdin.readline().strip() == _DONE:  # else the pipe has closed without a word
         return
     from pipeline import environment
-    from pipeline.files import locked
+    from pipeline.files import leased
     from pipeline.tracking import Tracker
 
     environment.prepare()
 
-    with locked(charge["lock"], "the sweep has been taken over"):
+    with leased(charge["lock"], "the sweep has been taken over", patience=5.0):
         Tracker(**charge["tracker"]).close(timeout=20.0)  # to open it is to end what was left running
 
 

@@ -14,6 +14,7 @@ import torch
 
 from pipeline import __version__
 from pipeline.config import Config, ModelSettings, SamplingSettings
+from pipeline.data.covariates import Covariate
 from pipeline.data.scaling import ValueTransform
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
@@ -22,7 +23,7 @@ from pipeline.models.families import build_model
 from pipeline.models.family import ModelSpec, SuperResolutionModel
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no dynamics, and of the statics the names only
 
 
 def save_model(
@@ -59,7 +60,8 @@ def save_model(
         "settings": spec.settings.model_dump(mode="json"),
         "transform": spec.transform.model_dump(mode="json"),
         "scale": spec.scale,
-        "statics": list(spec.statics),
+        "statics": [one.model_dump(mode="json") for one in spec.statics],
+        "dynamics": [one.model_dump(mode="json") for one in spec.dynamics],
         "sampling": sampling.model_dump(mode="json"),
         "data": data,
         "scores": json_numbers(scores),
@@ -115,11 +117,16 @@ def load_model(url: str) -> SuperResolutionModel:
     Raises
     ------
     UserError
-        If it is missing, damaged or newer than this version.
+        If it is missing, damaged or newer than this version, or so old that its covariates have no numbers.
     """
     from safetensors.torch import load
 
     card = load_card(url)
+    if card["format"] == 1 and card.get("statics"):
+        raise UserError(
+            f"model {url}: trained by an older version, which did not keep the mean and spread of "
+            f"{', '.join(map(str, card['statics']))}; train again"
+        )
     try:
         weights = read_bytes(join(url, WEIGHTS))
     except FileNotFoundError as error:
@@ -133,7 +140,8 @@ def load_model(url: str) -> SuperResolutionModel:
             settings=ModelSettings.model_validate(card["settings"]),
             transform=ValueTransform.model_validate(card["transform"]),
             scale=float(card["scale"]),
-            statics=tuple(card["statics"]),
+            statics=tuple(Covariate.model_validate(one) for one in card["statics"]),
+            dynamics=tuple(Covariate.model_validate(one) for one in card.get("dynamics", ())),
         )
         model = build_model(spec, seed=0)
         model.load_state_dict(load(weights))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
-from pipeline.files import join, locked
+from pipeline.files import Lease, join, leased
 from pipeline.guardian import Guardian
 from pipeline.tracking import SWEEP, Tracker, tracking_uri
 
@@ -50,30 +52,30 @@ def recorded(
             **tags,
         },
     }
-    lock = _lock_file(config.output, name)
+    lock = join(config.output, "locks", f"{name}.lock")
     with _alone(lock, f"{what} {name}"):
         tracker = Tracker(**recording)
-        with _ending(tracker, Guardian.over(lock, recording)):
+        with _ending(tracker, Guardian(lock, recording)):
             yield tracker
 
 
-def _alone(lock: str | None, who: str) -> AbstractContextManager[None]:
+def _alone(lock: str, who: str) -> AbstractContextManager[Lease]:
     """Keep a second driver off: each would take the other's work for abandoned."""
-    if lock is None:
-        return nullcontext()
     message = f"{who}: another process is running it; wait for its end, or give this one a --name"
-    return locked(lock, message, patience=30.0)  # the guardian of a killed driver may still be at work
+    # The guardian of a killed driver may still be at work.
+    return leased(lock, message, patience=30.0, on_loss=_stop)
 
 
-def _lock_file(output: str, name: str) -> str | None:
-    """Give the lock file of a name; none on object stores, which have no locks."""
-    return None if "://" in output else join(output, "locks", f"{name}.lock")
+def _stop(reason: str) -> None:
+    """End at once, as if killed: studies and runs are another driver's by now, and nothing may touch them."""
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 class _ending:  # noqa: N801 - reads as the statement it makes
     """Leave no run open, however the driver ends."""
 
-    def __init__(self, tracker: Tracker, guardian: Guardian | None) -> None:
+    def __init__(self, tracker: Tracker, guardian: Guardian) -> None:
         self._tracker, self._guardian = tracker, guardian
 
     def __enter__(self) -> None:
@@ -83,7 +85,7 @@ class _ending:  # noqa: N801 - reads as the statement it makes
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
         self._tracker.end_all("KILLED" if interrupted else "FAILED")
-        if self._tracker.close() and self._guardian:  # else it goes on delivering for a while
+        if self._tracker.close():  # else it goes on delivering for a while
             self._guardian.dismiss()
 
 

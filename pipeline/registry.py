@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.files import join, read_bytes
 from pipeline.model_file import CARD, WEIGHTS, load_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.data.covariates import Covariate
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -100,7 +105,13 @@ def _beats(champion: Any, crps: float, scored_on: str) -> bool:
 
 
 class _Predictor:
-    """What `mlflow.pyfunc.load_model(...)` gives: `predict({"coarse": (B, L, h, w) array})` to members."""
+    """What `mlflow.pyfunc.load_model(...)` gives: `predict({"coarse": (B, L, h, w) array})` to members.
+
+    A model with covariates wants `"statics"` and `"dynamics"` too, in the units of its training data, as
+    `{name: array}` or as one array in channel order. A static covariate is (H, W), or (B, H, W) for another
+    place per window; a dynamic one is coarse, (B, L, h, w). Channels come second to last: (B, S, H, W) or
+    (S, H, W), and (B, L, K, h, w).
+    """
 
     def __init__(self, folder: str) -> None:
         from pipeline.model_file import load_card
@@ -113,6 +124,11 @@ class _Predictor:
 
         Sampling settings are read from the inputs too, as in `{"coarse": ..., "members": 32, "seed": 1}`:
         MLflow drops `params` for a model without a signature, and arrays in a dict have none.
+
+        Raises
+        ------
+        ValueError
+            If a covariate is missing, unknown, or of another shape.
         """
         import numpy as np
         import torch
@@ -121,12 +137,9 @@ class _Predictor:
         from pipeline.data.batch import Batch
 
         coarse = torch.as_tensor(np.asarray(inputs["coarse"], dtype=np.float32))
-        pair, known = self.model.spec.pair, torch.isfinite(coarse)
-        B, _, h, w = coarse.shape
+        spec, known = self.model.spec, torch.isfinite(coarse)
+        pair, (B, L, h, w) = spec.pair, coarse.shape
         shape = (B, pair.time, h * pair.space, w * pair.space)
-        statics = torch.as_tensor(
-            np.asarray(inputs.get("statics", np.zeros((B, 0, *shape[2:]))), dtype=np.float32)
-        )
         # Noise belongs to a window's place: here, one after the other in time.
         position = torch.stack([torch.tensor([i * pair.time, 0, 0]) for i in range(B)])
         batch = Batch(
@@ -134,13 +147,47 @@ class _Predictor:
             mask=torch.ones(shape, dtype=torch.bool),
             coarse=torch.where(known, coarse, 0.0),
             coarse_mask=known,
-            statics=statics,
+            statics=_channels("statics", inputs.get("statics"), spec.statics, (B,), shape[2:]),
+            dynamics=_channels("dynamics", inputs.get("dynamics"), spec.dynamics, (B, L), (h, w)),
             position=position,
+            weights=torch.ones(B),
         )
         changed = {name: inputs[name] for name in SamplingSettings.model_fields if name in inputs}
         sampling = SamplingSettings.model_validate({**self.sampling, **changed})
         with torch.no_grad():
             return self.model.sample(batch, sampling, seed=int(inputs.get("seed", 0))).numpy()
+
+
+def _channels(
+    kind: str, given: Any, covariates: Sequence[Covariate], lead: tuple[int, ...], grid: tuple[int, ...]
+) -> Tensor:
+    """Standardise covariates that a caller gives, by name or in channel order, to (*lead, C, *grid)."""
+    import numpy as np
+    import torch
+
+    from pipeline.data.covariates import standardised
+
+    names = [one.name for one in covariates]
+    wanted = f"the model's {kind}, in channel order: {', '.join(names) or 'none'}"
+    if given is not None and not isinstance(given, Mapping):
+        array = np.asarray(given, dtype=np.float32)
+        if array.ndim < 3 or array.shape[-3] != len(names):
+            raise ValueError(f"{kind}: an array of shape {array.shape} for {len(names)} channels; {wanted}")
+        given = {name: array[..., k, :, :] for k, name in enumerate(names)}
+    for name in names:
+        if name not in (given or {}):
+            raise ValueError(f"{kind}: {name} is missing; {wanted}")
+    for name in given or {}:
+        if name not in names:
+            raise ValueError(f"{kind}: the model knows no {name}; {wanted}")
+    full = (*lead, *grid)
+    channels = torch.zeros(*lead, len(names), *grid)
+    for k, name in enumerate(names):
+        values = np.asarray(given[name], dtype=np.float32)
+        if values.shape != full and (kind == "dynamics" or values.shape != grid):
+            raise ValueError(f"{kind}: {name} has the shape {values.shape} instead of {full}")
+        channels[..., k, :, :] = torch.tensor(values)
+    return standardised(channels, None, covariates)
 
 
 def _load_pyfunc(path: str) -> _Predictor:

@@ -52,8 +52,8 @@ def tracking_uri(settings: TrackingSettings, output: str) -> str:
         return uri
     if "://" in output:
         raise UserError(
-            f"output {output}: runs cannot be kept in sqlite on a remote output; give the MLflow server with "
-            "--tracking-uri"
+            f"output {output}: runs cannot be kept in sqlite on a remote output; give the MLflow server or a "
+            "local database with --tracking-uri, as in --tracking-uri sqlite:////ABSOLUTE/PATH/mlflow.db"
         )
     return default_uri(output)
 

@@ -79,7 +79,7 @@ def make_spec(data, tiny):
             beta=beta, context=context, conservation=conservation or Conservation(power=0.7, threshold=0.01)
         )
         changed = tiny.model.model_validate(tiny.model.model_dump() | settings)
-        return ModelSpec(data.pair, parameters, changed, data.transform, data.scale, ("orography",))
+        return ModelSpec(data.pair, parameters, changed, data.transform, data.scale, data.covariates.statics)
 
     return make
 

@@ -17,12 +17,16 @@ def test_a_lock_keeps_others_out_until_its_process_ends(tmp_path):
     with subprocess.Popen([sys.executable, "-c", holder, path], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "held\n"
-            with pytest.raises(UserError, match="taken"), files.locked(path, "taken"):
-                pass
+            for hold in (files.locked, files.leased):
+                with (
+                    pytest.raises(UserError, match=f"taken .held by process {process.pid} "),
+                    hold(path, "taken"),
+                ):
+                    pass
         finally:
             process.kill()
-    with files.locked(path, "taken"):
-        pass
+    with files.leased(path, "taken") as lease:
+        lease.check()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pipeline import Conservation, Scope, UserError
 from pipeline.config import SamplingSettings
+from pipeline.data.covariates import Covariate
 from pipeline.model_file import CARD, WEIGHTS, describe_data, load_card, load_model, save_model
+from pipeline.models.families import build_model
 
 SAMPLING = SamplingSettings(steps=2, members=3)
 
@@ -49,7 +52,11 @@ def test_round_trip_on_another_file_system(model, tmp_path):
 
 def test_card(model, saved, store, tiny):
     card = load_card(str(saved))
-    assert (card["pair"], card["family"], card["statics"]) == ("4x2", "scale_adaptive", ["orography"])
+    assert (card["pair"], card["family"], card["dynamics"]) == ("4x2", "scale_adaptive", [])
+    (orography,) = card["statics"]
+    values = store.static("orography").astype("f8")
+    assert orography["name"] == "orography"
+    assert (orography["mean"], orography["spread"]) == pytest.approx((values.mean(), values.std()))
     assert card["parameters"] == model.spec.parameters.model_dump(mode="json")
     assert SamplingSettings.model_validate(card["sampling"]) == SAMPLING
     assert card["data"]["fingerprint"] == store.info.fingerprint
@@ -86,11 +93,14 @@ def flip_a_bit(folder):
         (lambda folder: (folder / CARD).write_bytes(b"\xff\xfe"), "not JSON"),
         (lambda folder: (folder / CARD).write_text("[1]"), "does not describe a model"),
         (lambda folder: (folder / CARD).write_text("{}"), "does not describe a model"),
-        (lambda folder: change(folder, format=2), "newer version (format 2)"),
+        (lambda folder: change(folder, format=3), "newer version (format 3)"),
         (lambda folder: change(folder, sha256=None), f"{WEIGHTS} is damaged"),
         (lambda folder: change(folder, pair="4"), "4"),
         (lambda folder: change(folder, pair="4x3"), f"{CARD} is damaged"),  # the weights do not fit
         (lambda folder: change(folder, scale=None), "scale"),
+        (lambda folder: change(folder, statics=["orography"]), f"{CARD} is damaged"),
+        (lambda folder: change(folder, statics=[]), f"{CARD} is damaged"),  # the weights do not fit
+        (lambda folder: change(folder, format=1, statics=["orography"]), "spread of orography; train again"),
         (lambda folder: change(folder, transform={"kind": "cube", "unit": 1, "spread": 1}), "kind"),
     ],
 )
@@ -99,3 +109,17 @@ def test_what_is_missing_damaged_or_newer(folder, damage, reason, one_line):
     with pytest.raises(UserError) as raised:
         load_model(str(folder))
     one_line(raised, *([str(folder)] if "pair" not in reason and reason != "4" else []), reason)
+
+
+def test_covariates_keep_their_numbers_and_order(make_spec, tmp_path):
+    dynamics = (Covariate(name="v10", mean=0.5, spread=4.0), Covariate(name="q", mean=0.01, spread=1e-7))
+    model = build_model(replace(make_spec(), dynamics=dynamics), seed=0)
+    save_model(str(tmp_path), model, sampling=SAMPLING, data={}, scores={})
+    assert load_model(str(tmp_path)).spec == model.spec
+
+
+def test_a_model_of_an_older_version_without_covariates_loads_as_before(make_spec, tmp_path):
+    model = build_model(replace(make_spec(), statics=()), seed=0)
+    save_model(str(tmp_path), model, sampling=SAMPLING, data={}, scores={})
+    change(tmp_path, format=1, dynamics=None)
+    assert load_model(str(tmp_path)).spec == model.spec

@@ -1,11 +1,16 @@
 import logging
+from dataclasses import replace
 
 import mlflow
 import numpy as np
 import pytest
+import torch
 
+from pipeline.data.batch import Batch
+from pipeline.data.covariates import Covariate
 from pipeline.model_file import load_model, save_model
-from pipeline.registry import register
+from pipeline.models.families import build_model
+from pipeline.registry import _load_pyfunc, register
 from pipeline.tracking import SWEEP, Tracker
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -117,14 +122,22 @@ def test_a_server_in_trouble_promotes_nothing(put, tracker, monkeypatch):
     assert version(tracker, put, "champion") == 1
 
 
-def test_loaded_through_mlflow(put, tracker, model_url, windows, tiny):
+def orography_of(store, batch):
+    """The orography of a batch's windows in the store's units, (B, H, W)."""
+    side = batch.fine.shape[-1]
+    places = batch.position.tolist()
+    return np.stack([store.static("orography")[y : y + side, x : x + side] for _, y, x in places])
+
+
+def test_loaded_through_mlflow(put, tracker, model_url, windows, tiny, store):
     put(0.5)
     mlflow.set_tracking_uri(tracker.uri)
     model = mlflow.pyfunc.load_model(f"models:/{put.name}@champion")
     batch = windows.scored.batch([0, 1])
     coarse = batch.coarse.numpy().copy()
     coarse[~batch.coarse_mask.numpy()] = np.nan
-    inputs = {"coarse": coarse, "statics": batch.statics.numpy(), "seed": 3}
+    orography = orography_of(store, batch)
+    inputs = {"coarse": coarse, "statics": {"orography": orography}, "seed": 3}
     members = model.predict(inputs)
     spec = load_model(model_url).spec
     side = coarse.shape[-1] * spec.pair.space
@@ -136,3 +149,62 @@ def test_loaded_through_mlflow(put, tracker, model_url, windows, tiny):
     assert not np.array_equal(members[0], members[1])
     fewer = model.predict(inputs | {"members": 2})
     assert np.allclose(fewer, members[:, :2], atol=1e-5)
+    # The caller's metres become what the model was trained on.
+    places = torch.tensor([[0, 0, 0], [2, 0, 0]])
+    sampling = tiny.sampling
+    wanted = load_model(model_url).sample(Batch(**(vars(batch) | {"position": places})), sampling, seed=3)
+    assert np.allclose(members, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def predictor(make_spec, perturb, tiny, tmp_path):
+    """A model with one static and two dynamic covariates."""
+    dynamics = (Covariate(name="u", mean=5.0, spread=2.0), Covariate(name="q", mean=0.01, spread=0.002))
+    model = perturb(build_model(replace(make_spec(), dynamics=dynamics), seed=0))
+    save_model(str(tmp_path), model, sampling=tiny.sampling, data={}, scores={})
+    return _load_pyfunc(str(tmp_path))
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(0)
+    u, q = rng.normal(5, 2, (2, 3, 6, 6)), rng.normal(0.01, 0.002, (2, 3, 6, 6))
+    q[0, 1, 2, 3] = np.nan
+    orography = rng.normal(300, 80, (24, 24))
+    return {
+        "coarse": rng.gamma(0.5, 3, (2, 3, 6, 6)), "statics": {"orography": orography},
+        "dynamics": {"q": q, "u": u},
+    }  # fmt: skip
+
+
+def test_covariates_come_by_name_or_in_channel_order(predictor, inputs):
+    members = predictor.predict(inputs)
+    assert np.isfinite(members).all()
+    u, q = inputs["dynamics"]["u"], inputs["dynamics"]["q"]
+    orography = inputs["statics"]["orography"]
+    in_order = {"statics": orography[None], "dynamics": np.stack([u, q], axis=2)}
+    per_window = {"statics": np.stack([orography, orography])[:, None]}
+    assert np.array_equal(predictor.predict(inputs | in_order), members)
+    assert np.array_equal(predictor.predict(inputs | in_order | per_window), members)
+    mean = np.where(np.isnan(q), 0.01, q)  # what is missing counts as the training's mean
+    assert np.allclose(predictor.predict(inputs | {"dynamics": {"u": u, "q": mean}}), members, atol=1e-4)
+    assert not np.allclose(predictor.predict(inputs | {"dynamics": {"u": u + 4, "q": q}}), members, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"dynamics": None}, ["u is missing", "in channel order: u, q"]),
+        ({"statics": None}, ["orography is missing"]),
+        ({"dynamics": {"u": np.zeros((2, 3, 6, 6))}}, ["dynamics: q is missing", "u, q"]),
+        ({"statics": {"orography": np.zeros((24, 24)), "soil": 0}}, ["knows no soil", "orography"]),
+        ({"dynamics": np.zeros((2, 3, 1, 6, 6))}, ["(2, 3, 1, 6, 6)", "2 channels", "u, q"]),
+        ({"statics": np.zeros((24, 24))}, ["(24, 24)", "1 channels"]),
+        ({"statics": {"orography": np.zeros((6, 6))}}, ["orography", "(6, 6)", "(2, 24, 24)"]),
+        ({"dynamics": {"u": np.zeros((6, 6)), "q": np.zeros((6, 6))}}, ["u", "(6, 6)", "(2, 3, 6, 6)"]),
+    ],
+)
+def test_covariates_that_do_not_fit_the_model(predictor, inputs, changes, parts, one_line):
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 (the parts say which)
+        predictor.predict(inputs | changes)
+    one_line(raised, *parts)

@@ -181,8 +181,7 @@ def spec_and_windows(config: Config, pair: FactorPair) -> tuple[ModelSpec, Windo
     data = PairData.prepare(store, pair, settings, parameters.context)
     context = min(parameters.context, config.tuning.max_context, data.max_context)
     parameters = parameters.model_copy(update={"context": context})
-    spec = ModelSpec(pair, parameters, config.model, data.transform, data.scale, store.info.statics)
-    return spec, data.training_windows(context)
+    return ModelSpec.fitted(data, parameters, config.model), data.training_windows(context)
 
 
 def _cost(

@@ -39,8 +39,16 @@ def _axis_of(data: xr.DataArray, dimension: str) -> str | None:
     return None
 
 
-def find(data: xr.DataArray, path: str) -> tuple[str, str, str]:
+def find(data: xr.DataArray, path: str, *, needs_time: bool = True) -> tuple[str, str, str]:
     """Name the time, y and x coordinates of a variable; time may be a scalar coordinate of a single frame.
+
+    Parameters
+    ----------
+    data : xr.DataArray
+    path : str
+        For messages.
+    needs_time : bool
+        Without it, the name of the time is empty where there is none.
 
     Raises
     ------
@@ -55,28 +63,74 @@ def find(data: xr.DataArray, path: str) -> tuple[str, str, str]:
         elif data.sizes[name] > 1:
             raise UserError(
                 f"{path}: {data.name} has {data.sizes[name]} values of {name!r} besides time, y, x; "
-                "select one of them first"
+                f"select one of them first (in the rules: select: {{{name}: VALUE}})"
             )
     if "T" not in found:
         scalars = [str(name) for name, coordinate in data.coords.items() if coordinate.ndim == 0]
         candidates = [name for name in scalars if _axis_of(data, name) == "T"]
-        candidates.sort(key=lambda name: name not in ("time", "valid_time"))
+        # GRIB has two: a forecast's start is not the time of its values.
+        candidates.sort(key=lambda name: ("valid_time", "time", name).index(name))
         found |= {"T": candidates[0]} if candidates else {}
     lacking = [word for axis, word in (("T", "time"), ("Y", "y"), ("X", "x")) if axis not in found]
-    if lacking or found["T"] not in data.coords:
+    if "T" in found and found["T"] not in data.coords:
+        lacking.append("the times")
+    if not needs_time:
+        lacking = [word for word in lacking if word in ("y", "x")]
+    if lacking:
         present = ", ".join(map(str, data.dims))
         raise UserError(
-            f"{path}: {data.name} has dimensions ({present}), and "
-            f"{lacking[0] if lacking else 'the times'} cannot be told from them; "
+            f"{path}: {data.name} has dimensions ({present}), and {lacking[0]} cannot be told from them; "
             "name or mark them as CF does (axis or standard_name)"
         )
-    return found["T"], found["Y"], found["X"]
+    return found.get("T", ""), found["Y"], found["X"]
+
+
+def select(data: xr.DataArray, wanted: Mapping[str, float | str], path: str) -> xr.DataArray:
+    """Take one value of each further dimension, without reading.
+
+    Parameters
+    ----------
+    data : xr.DataArray
+    wanted : mapping
+        Dimension to value; to index, where the dimension has no coordinate.
+    path : str
+        For messages.
+
+    Raises
+    ------
+    UserError
+        If there is no such dimension or value; the message lists what is.
+    """
+    for name, value in wanted.items():
+        if name not in data.dims:
+            scalar = data.coords.get(name)
+            if scalar is not None and scalar.ndim == 0 and _equal(scalar.values, value):
+                continue  # a file that holds this one only
+            raise UserError(
+                f"{path}: {data.name} has no dimension {name!r} to select from; it has: "
+                f"{', '.join(map(str, data.dims))}"
+            )
+        present = data.coords[name].values if name in data.coords else np.arange(data.sizes[name])
+        places = np.flatnonzero(_equal(present, value))
+        if not len(places):
+            listed = ", ".join(map(str, present[:40]))
+            shown = value if isinstance(value, str) else f"{value:g}"
+            raise UserError(f"{path}: {data.name} has no {name} = {shown}; it has: {listed}")
+        data = data.isel({name: int(places[0])})
+    return data
+
+
+def _equal(present: np.ndarray, value: float | str) -> np.ndarray:
+    if np.issubdtype(present.dtype, np.number) and not isinstance(value, str):
+        return np.isclose(present, value, rtol=1e-6, atol=0)
+    return np.asarray(present.astype(str) == str(value))
 
 
 def standard_order(data: xr.DataArray, path: str) -> xr.DataArray:
     """Transpose to (time, y, x), without reading; further dimensions of length 1 are dropped."""
-    time, y, x = find(data, path)
+    time, y, x = find(data, path, needs_time=False)
     if time not in data.dims:
+        time = time or "time"
         data = data.expand_dims(time)
     data = data.squeeze([name for name in data.dims if name not in (time, y, x)], drop=True)
     return data.transpose(time, y, x)
@@ -181,3 +235,22 @@ def cf_of_stereographic(proj: str) -> dict[str, Any]:
         if key in given:
             words[name] = float(given[key]) * to_metres
     return words
+
+
+def cf_of_crs(text: str, path: str) -> dict[str, dict[str, Any]]:
+    """Say a map projection (PROJ or WKT) in CF's words: attributes of `crs`, `y` and `x`.
+
+    Raises
+    ------
+    UserError
+        If pyproj is not there.
+    """
+    from pipeline.data.readers.base import needed
+
+    crs = needed("pyproj", "geotiff", path).CRS.from_user_input(text)
+    attributes = {"crs": plain(crs.to_cf())}
+    for axis in crs.cs_to_cf():
+        name = str(axis.get("axis", "")).lower()
+        if name in ("x", "y"):
+            attributes[name] = {key: value for key, value in plain(axis).items() if key != "axis"}
+    return attributes

@@ -24,8 +24,12 @@ class Batch:
         (B, L, h, w) bool.
     statics : Tensor
         (B, S, H, W) static covariates, standardised; S may be 0.
+    dynamics : Tensor
+        (B, L, K, h, w) coarse dynamic covariates (wind, humidity), standardised, 0 where missing; K may be 0.
     position : Tensor
         (B, 3) int64: absolute index of the first fine frame, row and column of `fine`.
+    weights : Tensor
+        (B,) what each window's loss counts: 1, or less where importance sampling drew it more often.
     """
 
     fine: Tensor
@@ -33,7 +37,9 @@ class Batch:
     coarse: Tensor
     coarse_mask: Tensor
     statics: Tensor
+    dynamics: Tensor
     position: Tensor
+    weights: Tensor
 
     def __len__(self) -> int:
         return len(self.fine)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+
+import numpy as np
 
 from pipeline.config import DataSettings
-from pipeline.data.manifest import MANIFEST
+from pipeline.data.manifest import MANIFEST, is_being_written
 from pipeline.data.store import FieldStore, write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
 from pipeline.errors import UserError
@@ -22,7 +25,14 @@ def open_dataset(settings: DataSettings, output: str) -> FieldStore:
         If the named store cannot be used.
     """
     if settings.store is not None:
-        return FieldStore.open(settings.store)
+        store = opened(settings.store, settings.until)
+        if is_being_written(store.url):
+            print(
+                f"note: store {store.url}: an ingest is at work in it, or was cut short; these are its "
+                f"{store.shape[0]} frames of now, up to {store.info.end}",
+                file=sys.stderr,
+            )
+        return store
     synthetic = settings.synthetic
     key = hashlib.sha256(synthetic.model_dump_json().encode()).hexdigest()[:8]
     url = join(output, "stores", f"synthetic-{key}.zarr")
@@ -43,3 +53,9 @@ def open_dataset(settings: DataSettings, output: str) -> FieldStore:
             source={"generator": synthetic.model_dump(mode="json")},
             progress=advance,
         )
+
+
+def opened(url: str, until: str | None) -> FieldStore:
+    """Open a store, up to a time if one is given."""
+    store = FieldStore.open(url)
+    return store if until is None else store.up_to(np.datetime64(until, "s"))

@@ -1,19 +1,21 @@
-"""How a field lies in a Zarr group: backends, chunks, the arrays and their CF attributes."""
+"""How a field lies in a Zarr group: backends, chunks and shards, the arrays and their CF attributes."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import zarr
 
-from pipeline.data import manifest
-
-CHUNK = (24, 128, 128)  # two hours of 5-minute frames; 1.5 MiB before compression
+CHUNK = (24, 128, 128)  # two hours of 5-minute frames; 1.5 MiB before compression: what a window needs
+SHARD_SIDE = 1024  # chunks of one object: few objects to list and pay for, still read one by one
+DIGESTS, STATISTICS = "frame_digest", "frame_statistics"
+STATISTICS_COLUMNS = ("valid", "wet", "sum", "maximum")
 _BUFFER_BYTES = 2**30  # largest buffer of a writer: very large grids get chunks of fewer frames
+_TIMES_PER_CHUNK = 8192  # of the arrays with one row per frame: rewritten whole with every append
 
 
 def backend(url: str, *, read_only: bool = False) -> Any:
@@ -31,51 +33,73 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def write_frames(
+def chunks_of(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Choose the chunks of a field (frames, rows, columns); the number of frames may still grow."""
+    depth = max(1, min(CHUNK[0], _BUFFER_BYTES // (4 * shape[1] * shape[2])))
+    return depth, min(CHUNK[1], shape[1]), min(CHUNK[2], shape[2])
+
+
+def create_arrays(
     group: zarr.Group,
-    frames: Iterable[np.ndarray],
     shape: tuple[int, int, int],
     variable: str,
-    attributes: Mapping[str, Any],
-    progress: Callable[[int], None] | None,
-) -> tuple[list[bytes], int]:
-    """Write the data array; return every frame's digest and the number of missing values."""
-    frame_bytes = 4 * shape[1] * shape[2]
-    depth = max(1, min(CHUNK[0], shape[0], _BUFFER_BYTES // frame_bytes))
-    field = group.create_array(
-        variable,
-        shape=shape,
-        chunks=(depth, min(CHUNK[1], shape[1]), min(CHUNK[2], shape[2])),
-        dtype="<f4",
-        fill_value=float("nan"),  # chunks with nothing but missing values take no space
-        dimension_names=("time", "y", "x"),
-        attributes=dict(attributes),
-    )
-    buffer = np.empty((depth, *shape[1:]), "<f4")
-    digests: list[bytes] = []
-    missing = 0
-    for frame in _single_frames(frames):
-        if frame.shape != shape[1:] or len(digests) == shape[0]:
-            raise ValueError(
-                f"frame {len(digests)} of shape {frame.shape} does not fit into a field of shape {shape}"
-            )
-        slot = len(digests) % depth
-        buffer[slot] = manifest.canonical(frame)
-        missing += int(np.isnan(buffer[slot]).sum())
-        digests.append(manifest.frame_digest(buffer[slot]))
-        done = len(digests)
-        if slot == depth - 1 or done == shape[0]:
-            field[done - slot - 1 : done] = buffer[: slot + 1]
-            if progress is not None:
-                progress(slot + 1)
-    if len(digests) != shape[0]:
-        raise ValueError(f"{len(digests)} frames arrived for {shape[0]} times")
-    return digests, missing
+    dynamics: Sequence[str],
+    attributes: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Create the arrays that grow along time: the field, its dynamic covariates, and a row per frame."""
+    chunks = chunks_of(shape)
+    for name in (variable, *dynamics):
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            shards=_shards(chunks, shape),
+            dtype="<f4",
+            fill_value=float("nan"),  # chunks with nothing but missing values take no space
+            dimension_names=("time", "y", "x"),
+            attributes=dict(attributes.get(name, {})),
+        )
+    rows: dict[str, tuple[tuple[int, ...], str, tuple[str, ...], str]] = {
+        "time": ((), "<i8", ("time",), "time"),
+        DIGESTS: ((32,), "u1", ("time", "byte"), "SHA-256 of each frame"),
+        STATISTICS: ((4,), "<f8", ("time", "statistic"), f"of each frame: {', '.join(STATISTICS_COLUMNS)}"),
+    }
+    for name, (tail, dtype, dimensions, text) in rows.items():
+        group.create_array(
+            name,
+            shape=(shape[0], *tail),
+            chunks=(_TIMES_PER_CHUNK, *tail),
+            dtype=dtype,
+            fill_value=0,
+            dimension_names=dimensions,
+            attributes=dict(attributes.get(name, {"long_name": text})),
+        )
 
 
-def _single_frames(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    for block in frames:
-        yield from block if np.ndim(block) == 3 else (block,)
+def _shards(chunks: tuple[int, int, int], shape: tuple[int, int, int]) -> Any:
+    """Bundle the chunks of one depth into objects of up to 1024 x 1024 pixels.
+
+    The index comes first: what lies behind `gs://` need not know requests for the last bytes of an object.
+    """
+    sides = [
+        min(-(-size // side) * side, SHARD_SIDE // side * side)
+        for size, side in zip(shape[1:], chunks[1:], strict=True)
+    ]
+    if tuple(sides) == chunks[1:]:
+        return None
+    return {"shape": (chunks[0], *sides), "index_location": "start"}
+
+
+def grow(group: zarr.Group, names: Sequence[str], frames: int) -> None:
+    """Give the arrays this many frames, and say so in the group's consolidated metadata."""
+    for name in (*names, "time", DIGESTS, STATISTICS):
+        array = group[name]
+        if array.shape[0] != frames:
+            array.resize((frames, *array.shape[1:]))
+    with quiet():  # one request opens the store on an object store
+        known = zarr.open_group(group.store, mode="r").metadata.consolidated_metadata
+        if known is None or known.metadata["time"].shape[0] != frames:
+            zarr.consolidate_metadata(group.store)
 
 
 def small_array(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,14 +12,16 @@ import numpy as np
 
 import pipeline
 from pipeline import files
+from pipeline.cloud import reached
 from pipeline.errors import UserError
 
 FORMAT = "finescale field store"
-VERSION = 1
+VERSION = 2  # 1 had no digests of frames: it is read, and cannot grow
 MANIFEST = "finescale.json"
-# Lies in a store from before the first array until after the manifest. With it, what a killed writer left
-# behind can be told from somebody else's folder, which is never removed.
+# Lies in a store while an ingest is at work. With it, what a killed writer left behind can be told from
+# somebody else's folder, which is never removed, and a store that may lack frames from a whole one.
 MARKER = "finescale-writing.json"
+LOCK = "finescale.lock"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class StoreInfo:
         SHA-256 of the content, see `fingerprint`.
     statics : tuple of str
         Names of the (y, x) covariates.
+    dynamics : tuple of str
+        Names of the (time, y, x) covariates.
+    gaps : tuple of (int, int)
+        First frame and number of frames of every stretch that no file had. What lies there is not looked at.
     crs : str or None
         Map projection, in the words of the source (PROJ or WKT).
     missing_fraction : float
@@ -59,6 +65,8 @@ class StoreInfo:
     end: str
     fingerprint: str
     statics: tuple[str, ...] = ()
+    dynamics: tuple[str, ...] = ()
+    gaps: tuple[tuple[int, int], ...] = ()
     crs: str | None = None
     missing_fraction: float = 0.0
     source: dict[str, Any] = field(default_factory=dict)
@@ -86,8 +94,10 @@ class StoreInfo:
                     f"store {url}: format version {known['version']} is newer than this Finescale reads "
                     f"({VERSION}); update Finescale"
                 )
+            known = {"dynamics": (), "gaps": ()} | known  # version 1 had neither
             values = {name: known[name] for name in cls.__dataclass_fields__}
-            return cls(**values | {"shape": tuple(known["shape"]), "statics": tuple(known["statics"])})
+            values |= {name: tuple(known[name]) for name in ("shape", "statics", "dynamics")}
+            return cls(**values | {"gaps": tuple((first, count) for first, count in known["gaps"])})
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"store {url}: {MANIFEST} cannot be read ({error}); run ingest again with --overwrite"
@@ -105,22 +115,28 @@ def state(url: str) -> str:
     import fsspec
 
     try:
-        fs, path = fsspec.core.url_to_fs(url)
-        fs.invalidate_cache()  # another process may have written since the last listing
-        if not fs.exists(path):
-            return "absent"
-        names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
-    except (
-        Exception
-    ) as error:  # every file system has exceptions of its own for no network, no bucket, no right
+        with reached(url):
+            fs, path = fsspec.core.url_to_fs(url)
+            fs.invalidate_cache()  # another process may have written since the last listing
+            if not fs.exists(path):
+                return "absent"
+            names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
+    except UserError:
+        raise
+    except Exception as error:  # every file system has exceptions of its own
         raise UserError(f"store {url}: cannot be reached ({one_line(error)})") from error
     if MANIFEST in names:
         return "complete"
     if MARKER in names:
         return "incomplete"
     # A rename that never happened leaves a temporary file, and nothing else was written before it.
-    ours = all(name.startswith(MARKER) or name == "" for name in names)
+    ours = all(name.startswith((MARKER, LOCK)) or name == "" for name in names)
     return "absent" if ours else "foreign"
+
+
+def is_being_written(url: str) -> bool:
+    """Tell whether an ingest is at work in a store, or was killed there."""
+    return files.exists(files.join(url, MARKER))
 
 
 def read_info(url: str) -> StoreInfo:
@@ -162,34 +178,40 @@ def canonical(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def frame_digest(frame: np.ndarray) -> bytes:
-    """SHA-256 of one frame's shape and `canonical` bytes."""
-    return hashlib.sha256(f"{frame.shape}".encode() + canonical(frame).tobytes()).digest()
+def frame_digest(*fields: np.ndarray) -> bytes:
+    """SHA-256 of one frame's shape and `canonical` bytes; with dynamic covariates, of the digests of all."""
+    digests = [hashlib.sha256(f"{f.shape}".encode() + canonical(f).tobytes()).digest() for f in fields]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
 
 
 def fingerprint(
     variable: str,
     units: str,
     times: np.ndarray,
-    digests: Iterable[bytes],
+    digests: np.ndarray,
     statics: Mapping[str, np.ndarray] | None = None,
+    dynamics: Sequence[str] = (),
 ) -> str:
     """SHA-256 of a field's content; chunks, compression, attributes and dates of writing do not matter.
+
+    A hash of hashes: adding frames to a store costs the hashes of the new ones only.
 
     Parameters
     ----------
     variable, units : str
     times : np.ndarray
         (T,) datetime64.
-    digests : iterable of bytes
-        `frame_digest` of every frame, in time order. A hash of hashes: frames may be hashed in any order.
+    digests : np.ndarray
+        (T, 32) uint8, `frame_digest` of every frame; that of an empty one where there is a gap.
     statics : mapping of str to np.ndarray, optional
         (H, W) covariates.
+    dynamics : sequence of str
+        Names of the dynamic covariates.
     """
-    head = json.dumps([VERSION, variable, units]).encode()
+    # The 1 is what the first format put here: stores keep their fingerprint.
+    head = json.dumps([1, variable, units, *dynamics]).encode()
     content = hashlib.sha256(head + times.astype("datetime64[s]").astype("<i8").tobytes())
-    for digest in digests:
-        content.update(digest)
+    content.update(digests.tobytes())
     for name in sorted(statics or {}):
         content.update(name.encode() + frame_digest((statics or {})[name]))
     return content.hexdigest()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,9 @@ import zarr
 
 from pipeline import files
 from pipeline.data import layout, manifest
-from pipeline.data.manifest import MANIFEST, MARKER, StoreInfo
+from pipeline.data.frame_rows import FrameRows, present_in, times_of
+from pipeline.data.manifest import LOCK, MANIFEST, MARKER, StoreInfo
+from pipeline.data.writer import StoreWriter, clear, create_group, refuse_to_replace, writing
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FieldStore:
-    """A complete store, opened for reading. Cheap to open, and arrays are read only when indexed.
+    """A store as it was when it was opened: frames that are added later are not seen.
+
+    Cheap to open, and arrays are read only when indexed.
 
     Attributes
     ----------
@@ -34,6 +37,9 @@ class FieldStore:
 
     url: str
     info: StoreInfo
+
+    def __hash__(self) -> int:
+        return hash((self.url, self.info.fingerprint))
 
     @classmethod
     def open(cls, url: str) -> FieldStore:
@@ -53,7 +59,7 @@ class FieldStore:
                 f"store {url}: its arrays cannot be read ({manifest.one_line(error)}); "
                 "ingest again with --overwrite"
             ) from error
-        if tuple(shape) != store.info.shape:
+        if shape[0] < store.info.shape[0] or tuple(shape[1:]) != store.info.shape[1:]:
             raise UserError(
                 f"store {url}: {store.info.variable} is {tuple(shape)}, {MANIFEST} says {store.info.shape}; "
                 "ingest again with --overwrite"
@@ -64,15 +70,115 @@ class FieldStore:
     def _group(self) -> zarr.Group:
         return zarr.open_group(layout.backend(self.url, read_only=True), mode="r")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(time, y, x) of what counts."""
+        return self.info.shape
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """(time, y, x) of the pieces that are read and decoded as one."""
+        return tuple(self.field.chunks)
+
+    def read(
+        self,
+        start: int,
+        stop: int,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+        variable: str | None = None,
+    ) -> np.ndarray:
+        """Read frames [start, stop) as (T, h, w) float32, NaN where missing.
+
+        Parameters
+        ----------
+        start, stop : int
+        rows, columns : slice
+        variable : str, optional
+            A dynamic covariate; none: the field.
+
+        Raises
+        ------
+        IndexError
+            If the frames are not all there.
+        """
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise IndexError(f"frames {start} to {stop} are outside a store of {self.shape[0]}")
+        values = np.asarray(self._group[variable or self.info.variable][start:stop, rows, columns])
+        for first, count in self.info.gaps:
+            # An ingest of late files may be writing there; it counts once the manifest says so.
+            values[max(first - start, 0) : max(first + count - start, 0)] = np.nan
+        return values
+
     @cached_property
     def field(self) -> zarr.Array:
-        """The data, (time, y, x) float32 with NaN for missing, in `info.units`."""
+        """The Zarr array, (time, y, x) float32 with NaN for missing; `read` heeds what counts of it."""
         return self._group[self.info.variable]
 
     @cached_property
     def times(self) -> np.ndarray:
         """(T,) datetime64[s]."""
-        return np.asarray(self._group["time"][:]).astype("datetime64[s]")
+        return times_of(self.info, np.datetime64(self.info.start, "s"), 0, self.shape[0])
+
+    def up_to(self, time: np.datetime64) -> FieldStore:
+        """Give the store as if it ended at this time: the same, fingerprint too, while frames are added.
+
+        Late frames that fill a gap before that time change it.
+
+        Raises
+        ------
+        UserError
+            If it begins later, or is of the first format.
+        """
+        count = int(np.searchsorted(self.times, time, side="right"))
+        rows = self.rows.only(np.ones(count, bool))
+        if rows.length() < 2:
+            raise UserError(
+                f"store {self.url}: data.until = {time} leaves fewer than two frames of it; it runs from "
+                f"{self.info.start} to {self.info.end}"
+            )
+        return FieldStore(self.url, self._described(rows))
+
+    def check_unchanged(self) -> None:
+        """Make sure that every frame still is what it was; others may have been added.
+
+        Raises
+        ------
+        UserError
+            If the store was replaced.
+        """
+        now = FieldStore.open(self.url)
+        if now.info.fingerprint == self.info.fingerprint:
+            return
+        mine = present_in(self.info)
+        grown = now.shape[0] >= len(mine) and now.info.start == self.info.start
+        if not grown or now._described(now.rows.only(mine)).fingerprint != self.info.fingerprint:
+            raise UserError(f"store {self.url}: it was replaced meanwhile; start again")
+
+    def _described(self, rows: FrameRows) -> StoreInfo:
+        statics = {name: self.static(name) for name in self.info.statics}
+        return rows.described(self.info, self.times[0], statics)
+
+    @cached_property
+    def rows(self) -> FrameRows:
+        """Presence, digest and statistics of every frame."""
+        return FrameRows.of(self._group, self.info, self.shape[0])
+
+    @property
+    def digests(self) -> np.ndarray:
+        """(T, 32) uint8, SHA-256 of every frame; zeros in gaps.
+
+        Raises
+        ------
+        UserError
+            If the store is of the first format, which had none.
+        """
+        return self.rows.digests
+
+    @property
+    def statistics(self) -> np.ndarray:
+        """(T, 4) float64: valid values of every frame, wet ones (above 0.1), their sum and maximum."""
+        return self.rows.statistics
 
     @cached_property
     def y(self) -> np.ndarray:
@@ -102,7 +208,8 @@ class FieldStore:
         import xarray as xr
 
         with layout.quiet():
-            return xr.open_dataset(layout.backend(self.url, read_only=True), engine="zarr", chunks=None)
+            dataset = xr.open_dataset(layout.backend(self.url, read_only=True), engine="zarr", chunks=None)
+        return dataset.isel(time=slice(self.shape[0]))  # an ingest may be at work behind that
 
 
 def write_store(
@@ -117,13 +224,13 @@ def write_store(
     units: str = "mm/h",
     crs: str | None = None,
     statics: Mapping[str, np.ndarray] | None = None,
+    dynamics: Mapping[str, np.ndarray] | None = None,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
     source: Mapping[str, Any] | None = None,
-    expected: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> FieldStore:
-    """Write a store as its frames arrive, in bounded memory; the manifest comes last.
+    """Write a whole store as its frames arrive, in bounded memory; the manifest comes last.
 
     Whatever an exception interrupts is removed. What a killed process left is replaced by the next writer.
 
@@ -144,12 +251,12 @@ def write_store(
         Map projection (PROJ or WKT).
     statics : mapping of str to np.ndarray, optional
         (H, W) covariates.
+    dynamics : mapping of str to np.ndarray, optional
+        (T, H, W) covariates.
     attributes : mapping of str to mapping, optional
-        CF attributes per array (`"y"`, `"x"`, `variable`, `"crs"`, a static), and of the group under `""`.
+        CF attributes per array (`"y"`, `"x"`, `variable`, `"crs"`, a covariate), and of the group under `""`.
     source : mapping, optional
         Note of where the field comes from, for the manifest (JSON values).
-    expected : str, optional
-        Fingerprint that must come out.
     overwrite : bool
         Replace a complete store.
     progress : callable, optional
@@ -158,70 +265,61 @@ def write_store(
     Raises
     ------
     UserError
-        If a complete store is there and `overwrite` is false, if something else is there, or if the content
-        is not the one expected.
+        If a complete store is there and `overwrite` is false, if something else is there, or if another
+        process is writing there.
     ValueError
         If the frames do not agree with the times and coordinates.
     """
     url = files.resolve(url)
     statics = {key: manifest.canonical(values) for key, values in (statics or {}).items()}
+    dynamics = dict(sorted((dynamics or {}).items()))
     times = np.asarray(times).astype("datetime64[s]")
-    shape = (len(times), len(y), len(x))
-    cadence = _cadence(times)
-    reserved = {"time", "y", "x", "crs"} & {variable, *statics}
-    if reserved or variable in statics or any(values.shape != shape[1:] for values in statics.values()):
-        raise ValueError(
-            f"statics {sorted(statics)} of {variable}: a taken name, or a shape other than {shape[1:]}"
-        )
+    info = StoreInfo(
+        name=name,
+        variable=variable,
+        units=units,
+        shape=(0, len(y), len(x)),
+        cadence_seconds=_cadence(times),
+        start=str(times[0]),
+        end=str(times[0]),
+        fingerprint="",
+        statics=tuple(sorted(statics)),
+        dynamics=tuple(dynamics),
+        crs=crs,
+        source=dict(source or {}),
+    )
     refuse_to_replace(url, overwrite)
-    attributes = layout.complete_attributes(attributes or {}, name, variable, units, crs)
-
-    files.write_text(files.join(url, MARKER), "{}\n")
-    try:
-        _clear(url, keep_marker=True)
-        group = zarr.create_group(layout.backend(url), zarr_format=3, attributes=attributes[""])
-        seconds = times.astype("int64")
-        for key, values in {"time": seconds, "y": np.asarray(y, "<f8"), "x": np.asarray(x, "<f8")}.items():
-            layout.small_array(group, key, values, (key,), attributes)
-        if "crs" in attributes:
-            layout.small_array(group, "crs", np.zeros((), "i4"), (), attributes)
-        for key, values in statics.items():
-            layout.small_array(group, key, values, ("y", "x"), attributes)
-        digests, missing = layout.write_frames(group, frames, shape, variable, attributes[variable], progress)
-        content = manifest.fingerprint(variable, units, times, digests, statics)
-        if expected not in (None, content):
-            raise UserError(f"store {url}: the input changed while it was read; run the same command again")
-        with layout.quiet():  # consolidated metadata: one request opens the store on an object store
-            zarr.consolidate_metadata(layout.backend(url))
-        info = StoreInfo(
-            name=name,
-            variable=variable,
-            units=units,
-            shape=shape,
-            cadence_seconds=cadence,
-            start=str(times[0]),
-            end=str(times[-1]),
-            fingerprint=content,
-            statics=tuple(sorted(statics)),
-            crs=crs,
-            missing_fraction=float(missing / np.prod(shape)),
-            source=dict(source or {}),
-        )
-        files.write_text(files.join(url, MANIFEST), info.to_json())
-    except BaseException:
-        _clear(url)
-        raise
-    _remove(url, MARKER)
+    with writing(url):
+        try:
+            clear(url, keep=(LOCK, MARKER))
+            create_group(url, info, y, x, len(times), statics, attributes or {})
+            writer = StoreWriter(url, info, times[0], len(times), statics)
+            count = 0
+            for block in _blocks(frames, info.shape[1:]):
+                if count + len(block) > len(times):
+                    raise ValueError(f"more frames than the {len(times)} times")
+                for frame in block:
+                    fields = [frame, *(values[count] for values in dynamics.values())]
+                    writer.put(count, fields, manifest.frame_digest(*fields))
+                    count += 1
+                if progress is not None:
+                    progress(len(block))
+            if count != len(times):
+                raise ValueError(f"{count} frames arrived for {len(times)} times")
+            writer.close()
+        except BaseException:
+            clear(url, keep=(LOCK,) if files.is_remote(url) else ())
+            raise
     return FieldStore.open(url)
 
 
-def refuse_to_replace(url: str, overwrite: bool) -> None:
-    """Raise a `UserError` if a store must not be written at this URL."""
-    found = manifest.state(files.resolve(url))
-    if found == "complete" and not overwrite:
-        raise UserError(f"store {url}: a complete store is there already; add --overwrite to replace it")
-    if found == "foreign":  # whatever it is, it is not ours to remove
-        raise UserError(f"store {url}: something else is there already; choose another place")
+def _blocks(frames: Iterable[np.ndarray], grid: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Give (n, H, W) blocks, however the frames arrive."""
+    for block in frames:
+        block = block[None] if np.ndim(block) == 2 else block
+        if block.shape[1:] != grid:
+            raise ValueError(f"frames of shape {block.shape[1:]} do not fit into a field of {grid}")
+        yield block
 
 
 def _cadence(times: np.ndarray) -> float:
@@ -231,27 +329,3 @@ def _cadence(times: np.ndarray) -> float:
             f"times must be evenly spaced and at least two, not {len(times)} with steps {steps[:5]} s"
         )
     return float(steps[0])
-
-
-def _clear(url: str, *, keep_marker: bool = False) -> None:
-    """Remove a store: manifest first, marker last, so that a kill in between leaves it incomplete."""
-    import fsspec
-
-    fs, path = fsspec.core.url_to_fs(url)
-    fs.invalidate_cache()
-    _remove(url, MANIFEST)
-    for entry in fs.ls(path, detail=False):
-        if entry.rstrip("/").rsplit("/", 1)[-1] not in (MARKER, ""):
-            fs.rm(entry, recursive=True)
-    if not keep_marker:
-        _remove(url, MARKER)
-        if fs.exists(path):  # object stores have no empty folders
-            fs.rm(path, recursive=True)
-
-
-def _remove(url: str, name: str) -> None:
-    import fsspec
-
-    fs, path = fsspec.core.url_to_fs(files.join(url, name))
-    with contextlib.suppress(FileNotFoundError):
-        fs.rm_file(path)

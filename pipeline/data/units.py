@@ -29,7 +29,11 @@ _RATES = {
     frozenset({("kg", 1), ("m", -2), ("s", -1)}): 3600.0,
 }
 # Sums over the time between frames: divided by that time.
-_SUMS = {frozenset({("mm", 1)}): 1.0, frozenset({("kg", 1), ("m", -2)}): 1.0}
+_SUMS = {
+    frozenset({("mm", 1)}): 1.0,
+    frozenset({("m", 1)}): 1000.0,
+    frozenset({("kg", 1), ("m", -2)}): 1.0,
+}
 
 
 def _parts(units: str) -> frozenset[tuple[str, int]] | None:

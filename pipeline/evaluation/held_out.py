@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.config import Config, SplitSettings
 from pipeline.data.batch import Batch
+from pipeline.data.covariates import Covariate, Covariates
 from pipeline.data.manifest import StoreInfo
 from pipeline.data.pair_data import PairData
 from pipeline.data.splits import Segment, SplitName, longest_context, split_time
@@ -105,6 +106,13 @@ class SavedModel:
             raise UserError(
                 f"data.transform = {config.data.transform}: the model was trained with {kind}; leave it out"
             )
+        for name in ("statics", "dynamics"):
+            asked, names = getattr(config.data, name), _names(getattr(self.model.spec, name))
+            if asked is not None and asked != names:
+                raise UserError(
+                    f"data.{name} = {_listed(asked)}: the model was trained with {_listed(names)}; "
+                    "leave it out"
+                )
 
 
 def relevant(config: Config) -> str:
@@ -136,12 +144,7 @@ def check_store(saved: SavedModel, info: StoreInfo, config: Config) -> list[str]
             f"store {info.name}: its units are {info.units}, the model's {data['units']}; "
             "ingest it again so that they agree"
         )
-    lacking = [name for name in spec.statics if name not in info.statics]
-    if lacking:
-        raise UserError(
-            f"store {info.name}: no static covariate {', '.join(lacking)}, which the model needs; "
-            "ingest it again with --static NAME"
-        )
+    _check_covariates(saved, info)
     check_divides(spec.pair, config.data, *info.shape[1:])
     _room_for_context(saved, info, config)
     same = info.fingerprint == data.get("fingerprint")
@@ -167,6 +170,28 @@ def check_store(saved: SavedModel, info: StoreInfo, config: Config) -> list[str]
             f"those of the training {data['cadence_seconds'] / 60:g} min"
         )
     return notes
+
+
+def _check_covariates(saved: SavedModel, info: StoreInfo) -> None:
+    spec = saved.model.spec
+    for kind, remedy, needed, there in (
+        ("static", "with --static NAME", spec.statics, info.statics),
+        ("dynamic", "with --dynamic NAME", spec.dynamics, info.dynamics),
+    ):
+        lacking = [name for name in _names(needed) if name not in there]
+        if lacking:
+            raise UserError(
+                f"store {info.name}: no {kind} covariate {', '.join(lacking)}, which the model needs; "
+                f"ingest it again {remedy}"
+            )
+
+
+def _names(covariates: Sequence[Covariate]) -> tuple[str, ...]:
+    return tuple(one.name for one in covariates)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"[{', '.join(names)}]"
 
 
 def _brief(split: SplitSettings) -> str:
@@ -196,7 +221,7 @@ def _room_for_context(
 
 
 def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split: HeldOutSplit) -> Windows:
-    """Give the windows of a split that the model is scored on, with the covariates that it knows.
+    """Give the windows of a split that the model is scored on, with its covariates and their numbers.
 
     Raises
     ------
@@ -206,11 +231,16 @@ def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split
     spec = saved.model.spec
     segments, longest = _room_for_context(saved, store.info, config)
     prepared = PairData(
-        store, spec.pair, longest, spec.transform, spec.scale, settings=config.data, segments=segments
+        store,
+        spec.pair,
+        longest,
+        spec.transform,
+        spec.scale,
+        Covariates(spec.statics, spec.dynamics),  # not this store's mean and spread: the model's
+        settings=config.data,
+        segments=segments,
     )
-    windows = prepared.scored_windows(split, spec.parameters.context, config.scoring, config.seed)
-    known = [store.info.statics.index(name) for name in spec.statics]
-    return replace(windows, view=replace(windows.view, statics=windows.view.statics[known]))
+    return prepared.scored_windows(split, spec.parameters.context, config.scoring, config.seed)
 
 
 @dataclass(frozen=True)
@@ -223,7 +253,7 @@ class CountedWindows(Windows):
         Called with the number of windows of a batch when the next one is asked for.
     """
 
-    tell: Callable[[int], None]
+    tell: Callable[[int], None] = field(kw_only=True)
 
     @classmethod
     def over(cls, windows: Windows, advance: Callable[[int], None]) -> CountedWindows:
@@ -235,7 +265,7 @@ class CountedWindows(Windows):
             advance(asked)
             asked = amount
 
-        return cls(windows.view, windows.pair, windows.context, windows.patch, windows.places, tell)
+        return cls(**{one.name: getattr(windows, one.name) for one in fields(windows)}, tell=tell)
 
     def batch(self, indices: np.ndarray | list[int], symmetries: Sequence[int] | None = None) -> Batch:
         """Read windows and coarsen them, see `Windows.batch`; those of the call before are done."""

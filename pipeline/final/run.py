@@ -12,7 +12,7 @@ from pipeline.data.store import FieldStore
 from pipeline.errors import GaveUpError
 from pipeline.evaluation.interval import crps_interval
 from pipeline.evaluation.table import scores_table
-from pipeline.files import join, write_bytes
+from pipeline.files import join, reached, write_bytes
 from pipeline.final.observer import TrainingObserver
 from pipeline.final.plan import TrainingPlan
 from pipeline.final.work import LABEL, Trained, Work
@@ -43,7 +43,8 @@ def run_training(plan: TrainingPlan) -> None:
     output = environment.resolve_output(plan.config.output)
     config, workers = plan.config.model_copy(update={"output": output}), plan.workers
     plan, uri = replace(plan, config=config), tracking_uri(config.tracking, output)
-    check_reachable(uri)
+    with reached(output):  # before Ray is started
+        check_reachable(uri)
     print("starting Ray, checking the data ...", flush=True)
     wanted = {"CPU": workers.cpus, "GPU": workers.gpus}
     environment.start_ray(config, wanted, processes=workers.at_least or workers.count, setting="train")
@@ -64,7 +65,7 @@ def _specification(plan: TrainingPlan, store: FieldStore) -> ModelSpec:
     """Fit what depends on the data, and find out now, not in a worker, if a split holds no usable window."""
     config = plan.config
     data = checked(config, store, plan.pair)
-    return ModelSpec(plan.pair, plan.parameters, config.model, data.transform, data.scale, store.info.statics)
+    return ModelSpec.fitted(data, plan.parameters, config.model)
 
 
 def _is_done(plan: TrainingPlan, job: TrialJob, tracker: Tracker, run: str) -> bool:

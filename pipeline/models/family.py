@@ -15,6 +15,8 @@ from pipeline.diffusion.noise import StepDraws
 from pipeline.factors import FactorPair, ScaleParameters
 
 if TYPE_CHECKING:
+    from pipeline.data.covariates import Covariate
+    from pipeline.data.pair_data import PairData
     from pipeline.data.scaling import ValueTransform
 
 
@@ -64,8 +66,8 @@ class ModelSpec:
         Fitted on training data.
     scale : float
         Largest coarse training value: the amount that x = 1 stands for in f(x).
-    statics : tuple of str
-        Names of the static covariates, in channel order.
+    statics, dynamics : tuple of Covariate
+        Static and dynamic covariates, in channel order, with the training data's mean and spread.
     """
 
     pair: FactorPair
@@ -73,7 +75,14 @@ class ModelSpec:
     settings: ModelSettings
     transform: ValueTransform
     scale: float
-    statics: tuple[str, ...] = ()
+    statics: tuple[Covariate, ...] = ()
+    dynamics: tuple[Covariate, ...] = ()
+
+    @classmethod
+    def fitted(cls, data: PairData, parameters: ScaleParameters, settings: ModelSettings) -> ModelSpec:
+        """Specify a model for the data of a pair, with what was fitted to them."""
+        known = data.covariates
+        return cls(data.pair, parameters, settings, data.transform, data.scale, known.statics, known.dynamics)
 
 
 @dataclass(frozen=True)
@@ -83,9 +92,11 @@ class Loss:
     Attributes
     ----------
     total : Tensor
-        Scalar, float32: the sum over all valid values, with its gradient.
+        Scalar, float32: the sum over all valid values, each window's times its `batch.weights`, with its
+        gradient.
     weight : Tensor
-        Scalar: the number of valid values.
+        Scalar: the number of valid values, whatever their windows' weights: with importance sampling the
+        expected loss is then that of uniform sampling.
     """
 
     total: Tensor
@@ -98,7 +109,13 @@ class Loss:
 
 
 class SuperResolutionModel(nn.Module, ABC):
-    """What every family implements."""
+    """What every family implements.
+
+    Every family sees all covariates of its specification: `batch.statics` at the fine resolution and, for
+    each of the L frames, `batch.dynamics` at the coarse one. They come standardised, and 0 is their mean and
+    stands for a missing value, so a family needs no mask for them. Every loss counts a window
+    `batch.weights` times (see `Loss`).
+    """
 
     spec: ModelSpec
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings.base import Settings
 
@@ -43,6 +44,9 @@ class DataSettings(Settings):
     """Which field, and which windows of it."""
 
     store: str | None = Field(None, description="field store (path or URL); none: synthetic rain")
+    until: str | None = Field(
+        None, description="use the store's frames up to this time; so a store that grows stays the same"
+    )
     synthetic: SyntheticSettings = SyntheticSettings()
     patch: int = Field(48, ge=8, description="side of a window in fine pixels")
     trim: bool = Field(
@@ -58,9 +62,46 @@ class DataSettings(Settings):
     transform: Literal["log1p", "sqrt", "linear"] = Field(
         "log1p", description="value transform the models work in"
     )
+    statics: tuple[str, ...] | None = Field(
+        None, description="static covariates, as in orography,soil; []: none; null: all of the store's"
+    )
+    dynamics: tuple[str, ...] | None = Field(
+        None,
+        description="dynamic covariates, seen coarsened, as in u10,v10; []: none; null: all of the store's",
+    )
     split: SplitSettings = SplitSettings()
-    memory_gib: float = Field(4.0, ge=0, description="a split up to this size is read into memory once")
+    most_windows: int = Field(
+        2_000_000,
+        ge=1,
+        description="places looked at per split; if there are more, only every k-th block of time is",
+    )
+    saturation: float = Field(
+        1.0,
+        gt=0,
+        description="how wet a window is: mean of 1 - exp(-x / this), in the store's units",
+    )
+    memory_gib: float = Field(
+        4.0,
+        ge=0,
+        description="a split up to this size is read into memory once; of larger ones, this much is kept as "
+        "decoded chunks; shared by the ranks of a machine",
+    )
+
+    @field_validator("statics", "dynamics", mode="before")
+    @classmethod
+    def _listed(cls, names: Any) -> Any:
+        return tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else names
+
+    @field_validator("until")
+    @classmethod
+    def _a_time(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                np.datetime64(text)
+            except ValueError as error:
+                raise ValueError("not a time; write it as 2020-06-01T06:00") from error
+        return text
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides a result beside the data themselves, for names that tell results apart."""
-        return self.model_dump(mode="json", exclude={"store", "synthetic", "memory_gib"})
+        return self.model_dump(mode="json", exclude={"store", "until", "synthetic", "memory_gib"})

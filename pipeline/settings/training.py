@@ -40,6 +40,7 @@ class ParallelSettings(Settings):
     recompute: bool = Field(False, description="activation checkpointing: recompute blocks, to save memory")
     compile: bool = Field(False, description="torch.compile each block")
     prefetch: int = Field(2, ge=0, description="steps whose windows are read ahead; 0: none")
+    readers: int = Field(2, ge=1, description="threads that read ahead")
 
 
 class TrainingSettings(Settings):
@@ -56,6 +57,21 @@ class TrainingSettings(Settings):
     augment: bool = Field(
         False,
         description="turn and mirror training windows at random; the direction of motion is then lost",
+    )
+    sampling: Literal["uniform", "wet"] = Field(
+        "uniform",
+        description="wet: wet windows come more often, and count the less, so that the expected loss stays; "
+        "with probability in proportion to sampling_floor + mean(1 - exp(-x / data.saturation))",
+    )
+    sampling_floor: float = Field(0.1, gt=0, description="sampling = wet: what a dry window has")
+    shuffle_gib: float = Field(
+        4.0,
+        ge=0,
+        description="an epoch of a training split up to this size is shuffled as a whole; of a larger one, "
+        "within pool_gib at a time",
+    )
+    pool_gib: float = Field(
+        0.5, gt=0, description="chunks that the windows of an epoch are mixed over at a time"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the networks' arithmetic; auto: bfloat16 on a GPU, else float32"

@@ -199,7 +199,9 @@ def _fake_batch(spec: ModelSpec, windows: int, patch: int) -> Batch:
         coarse=torch.empty(coarse),
         coarse_mask=torch.empty(coarse, dtype=torch.bool),
         statics=torch.empty(windows, len(spec.statics), patch, patch),
+        dynamics=torch.empty(windows, coarse[1], len(spec.dynamics), side, side),
         position=torch.empty(windows, 3, dtype=torch.int64),
+        weights=torch.empty(windows),
     )
 
 

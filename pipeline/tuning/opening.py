@@ -13,14 +13,15 @@ from typing import Any
 from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.config import Config
-from pipeline.data.dataset import open_dataset
+from pipeline.data.dataset import open_dataset, opened
 from pipeline.data.store import FieldStore
 from pipeline.factors import FactorPair
+from pipeline.files import reached
 from pipeline.recording import recorded
 from pipeline.tracking import check_reachable, tracking_uri
 from pipeline.tuning.kept import keep, output_id
 from pipeline.tuning.plan import PairPlan, last_rungs, plan_sweep, sweep_id
-from pipeline.tuning.storage import check_storage, open_storage
+from pipeline.tuning.storage import open_storage
 from pipeline.tuning.study import PairStudy
 from pipeline.tuning.sweep import Sweep
 
@@ -30,7 +31,8 @@ def dataset_shape(config: Config) -> tuple[int, int, int]:
     if config.data.store is None:
         synthetic = config.data.synthetic
         return synthetic.frames, synthetic.height, synthetic.width
-    return FieldStore.open(config.data.store).info.shape
+    with reached(config.data.store):
+        return opened(config.data.store, config.data.until).info.shape
 
 
 @contextmanager
@@ -51,7 +53,8 @@ def open_sweep(config: Config, name: str | None = None) -> Iterator[Sweep]:
     config = config.model_copy(update={"output": environment.resolve_output(config.output)})
     uri = tracking_uri(config.tracking, config.output)
     plans = plan_sweep(config, dataset_shape(config))
-    check_storage(config.tuning, config.output)
+    with reached(config.output):  # before Ray is started
+        pass
     check_reachable(uri)
     print("starting Ray, checking the data ...", flush=True)
     each = {"CPU": config.tuning.cpus_per_trial, "GPU": config.tuning.gpus_per_trial}

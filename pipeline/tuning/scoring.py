@@ -12,7 +12,6 @@ from pipeline.data.pair_data import PairData
 from pipeline.data.splits import SplitName
 from pipeline.data.store import FieldStore
 from pipeline.data.windows import thin
-from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.evaluation.showcase import wettest_panel
 from pipeline.factors import FactorPair
@@ -21,23 +20,17 @@ from pipeline.ranks import Ranks
 
 
 @functools.lru_cache(maxsize=32)  # pairs; the fields themselves are shared
-def pair_data(
-    store_url: str, fingerprint: str, pair: FactorPair, data_json: str, max_context: int
-) -> PairData:
+def pair_data(store: FieldStore, pair: FactorPair, data_json: str, max_context: int) -> PairData:
     """Prepare a pair's data once per process; trials that follow in the same process find it ready."""
     from pipeline.config import DataSettings
 
-    store = FieldStore.open(store_url)
-    if store.info.fingerprint != fingerprint:
-        raise UserError(f"store {store_url}: it changed during the sweep; start the sweep again")
+    store.check_unchanged()
     return PairData.prepare(store, pair, DataSettings.model_validate_json(data_json), max_context)
 
 
 def prepared(config: Config, store: FieldStore, pair: FactorPair) -> PairData:
     """Give the data of a pair, as every part of a sweep sees it."""
-    return pair_data(
-        store.url, store.info.fingerprint, pair, config.data.model_dump_json(), config.tuning.max_context
-    )
+    return pair_data(store, pair, config.data.model_dump_json(), config.tuning.max_context)
 
 
 def checked(config: Config, store: FieldStore, pair: FactorPair) -> PairData:

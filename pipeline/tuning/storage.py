@@ -10,35 +10,22 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import get_lock_file
 
+from pipeline import files
 from pipeline.config import TuningSettings
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError, one_line
+from pipeline.tuning.journal import ObjectJournal
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it sets its own level when imported
 
 
-def check_storage(settings: TuningSettings, output: str) -> None:
-    """Refuse a remote output without a database; writes nothing.
-
-    Raises
-    ------
-    UserError
-        A journal needs a local file.
-    """
-    if settings.storage is None and "://" in output:
-        raise UserError(
-            f"output {output}: studies need a database when the output is not a local folder; give --set "
-            "tuning.storage=postgresql://... or sqlite:////PATH"
-        )
-
-
 def open_storage(settings: TuningSettings, output: str) -> Any:
-    """Open the studies' storage: a database if one is configured, else a journal file under `output`.
+    """Open the studies' storage: a database if one is configured, else a journal under `output`.
 
     Raises
     ------
     UserError
-        If the database cannot be opened, or `output` is remote and there is none.
+        If the database cannot be opened, or the journal on an object store is damaged.
     """
     if settings.storage is not None:
         try:
@@ -47,8 +34,9 @@ def open_storage(settings: TuningSettings, output: str) -> Any:
             raise UserError(
                 f"tuning.storage: cannot open the database ({without_secrets(one_line(error))})"
             ) from error
-    check_storage(settings, output)
-    folder = os.path.join(output, "studies")
+    if files.is_remote(output):
+        return JournalStorage(ObjectJournal(files.join(output, "studies")))
+    folder = os.path.join(files.local_path(output), "studies")
     os.makedirs(folder, exist_ok=True)
     file = os.path.join(folder, "journal.log")
     lock = JournalFileSymlinkLock(file)

@@ -188,7 +188,7 @@ def _train_and_score(
         )
 
     model = fit(
-        ModelSpec(point.pair, point.parameters, config.model, data.transform, data.scale, store.info.statics),
+        ModelSpec.fitted(data, point.parameters, config.model),
         data.training_windows(context),
         config.training,
         seed=config.seed,

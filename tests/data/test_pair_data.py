@@ -5,6 +5,7 @@ import pytest
 
 from pipeline import FactorPair, UserError
 from pipeline.config import DataSettings, SplitSettings
+from pipeline.data import pair_data
 from pipeline.data.pair_data import PairData
 from pipeline.data.store import write_store
 
@@ -68,3 +69,21 @@ def test_a_short_store_shortens_the_context(tmp_path):
     rng = np.random.default_rng(0)
     store = store_of(rng.gamma(0.5, 3, (20, 16, 16)), tmp_path)  # validation and test of 4 frames
     assert PairData.prepare(store, FactorPair(2, 2), DataSettings(patch=8), wanted_context=9).max_context == 2
+
+
+def test_frames_too_large_for_memory_are_fitted_to_in_bands(store, pair, tiny, data, monkeypatch):
+    monkeypatch.setattr(pair_data, "_BAND_VALUES", 2 * 48 * 9)  # 9 rows: bands of 8 and a smaller last one
+    banded = PairData.prepare(store, pair, tiny.data, wanted_context=3)
+    assert banded.scale == data.scale
+    assert banded.transform.unit == pytest.approx(data.transform.unit)
+    assert banded.transform.spread == pytest.approx(data.transform.spread)
+    assert banded.covariates == data.covariates
+
+
+def test_very_many_values_are_thinned_evenly(store, pair, tiny, data, monkeypatch):
+    monkeypatch.setattr(pair_data, "_FIT_VALUES", 10_000)
+    thinned = PairData.prepare(store, pair, tiny.data, wanted_context=3)
+    assert thinned.scale == data.scale
+    assert thinned.transform != data.transform
+    assert thinned.transform.unit == pytest.approx(data.transform.unit, rel=0.1)
+    assert thinned.transform.spread == pytest.approx(data.transform.spread, rel=0.1)

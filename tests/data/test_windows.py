@@ -4,9 +4,14 @@ import torch
 
 from pipeline import FactorPair, UserError
 from pipeline.config import DataSettings
+from pipeline.data.covariates import Covariate, Covariates
 from pipeline.data.pair_data import PairData
 from pipeline.data.splits import Segment
-from pipeline.data.windows import FieldView, Windows, _turn, check_divides, find_windows, thin
+from pipeline.data.store import write_store
+from pipeline.data.symmetries import turn
+from pipeline.data.view import FieldView
+from pipeline.data.window_index import find_windows
+from pipeline.data.windows import Windows, check_divides, thin
 
 PAIRS = [FactorPair(4, 2), FactorPair(1, 3), FactorPair(8, 1), FactorPair(3, 4)]
 SPLITS = ["train", "validation", "test"]
@@ -93,7 +98,7 @@ def test_batch_against_numpy(store, rain, tiny, pair, context):
     indices = [0, len(windows) // 2, len(windows) - 1]
     batch = windows.batch(indices)
     orography = store.static("orography")
-    orography = (orography - orography.mean()) / orography.std(ddof=1)
+    orography = (orography - orography.mean()) / orography.std()
     assert len(batch) == 3
     for n, (t, row, column) in enumerate(windows.places[indices]):
         assert batch.position[n].tolist() == [t, row, column]
@@ -139,20 +144,41 @@ def test_a_view_refuses_frames_it_does_not_hold(store):
         FieldView.load(store, Segment(10, 20), memory_gib=0).read(-4, -2)
 
 
-def test_eight_symmetries():
-    image = torch.arange(9).reshape(1, 3, 3)
-    assert len({tuple(_turn(image, k).flatten().tolist()) for k in range(8)}) == 8
-
-
 def test_augmentation_turns_fine_coarse_and_statics_together(windows, pair):
     plain = windows.train.batch([3] * 24)
     turned = windows.train.batch([3] * 24, [n % 8 for n in range(24)])
     for n in range(24):
-        fits = [k for k in range(8) if torch.equal(_turn(plain.statics[n], k), turned.statics[n])]
+        fits = [k for k in range(8) if torch.equal(turn(plain.statics[n], k), turned.statics[n])]
         assert fits == [n % 8]
         for name in ("fine", "mask", "coarse_mask"):
-            assert torch.equal(_turn(getattr(plain, name)[n], fits[0]), getattr(turned, name)[n]), name
-        torch.testing.assert_close(_turn(plain.coarse[n], fits[0]), turned.coarse[n])
+            assert torch.equal(turn(getattr(plain, name)[n], fits[0]), getattr(turned, name)[n]), name
+        torch.testing.assert_close(turn(plain.coarse[n], fits[0]), turned.coarse[n])
+
+
+def test_dynamic_covariates_are_coarsened_and_turned_as_the_field_is(rain, pair, store, tmp_path):
+    times, names = store.times, ("cape", "rain")
+    fields = {"cape": np.random.default_rng(0).random(rain.shape, dtype="f4"), "rain": rain}
+    grid = {"times": times, "y": store.y, "x": store.x, "name": "moist"}
+    moist = write_store(str(tmp_path / "moist.zarr"), rain, dynamics=fields, **grid)
+    covariates = Covariates(dynamics=tuple(Covariate(name=name, mean=0.5, spread=2.0) for name in names))
+    places = np.array([[20, 24, 24], [31, 0, 16], [6, 12, 0]])
+    batches = [
+        Windows(FieldView.load(moist, Segment(2, 60), gib), pair, 3, 24, places, covariates=covariates).batch(
+            [0, 1, 2], [0, 5, 6]
+        )
+        for gib in (4, 0.0)
+    ]
+    for batch in batches:
+        assert batch.dynamics.shape == (3, 3, 2, 6, 6)
+        values = torch.where(batch.coarse_mask, (batch.coarse - 0.5) / 2, 0.0)
+        torch.testing.assert_close(batch.dynamics[:, :, 1], values)  # the field itself, in its place
+        assert torch.equal(batch.dynamics, batches[0].dynamics)
+    t, y, x = places[1]
+    cape = (
+        fields["cape"][t - 4 : t + 2, y : y + 24, x : x + 24].reshape(3, 2, 6, 4, 6, 4).mean(axis=(1, 3, 5))
+    )
+    expected = turn(torch.from_numpy((cape - 0.5) / 2), 5)
+    torch.testing.assert_close(batches[0].dynamics[1, :, 0], expected)
 
 
 def test_chessboard_tiles_are_disjoint(store, tiny):

@@ -2,16 +2,20 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline import UserError
 from pipeline.config_layers import load_config
+from pipeline.data.covariates import Covariate, Covariates
+from pipeline.data.store import write_store
 from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.evaluation.held_out import CountedWindows, SavedModel, check_store, held_out_windows
 from pipeline.evaluation.interval import crps_interval
 from pipeline.evaluation.report import ModelScores, evaluate_model, pick_device
 from pipeline.evaluation.showcase import wettest_panel
+from pipeline.models.families import build_model
 
 CPU = torch.device("cpu")
 
@@ -88,6 +92,8 @@ def test_another_split_is_refused_on_the_models_own_data_alone(saved, store, one
         (("model.heads", 1), ["model.heads = 1", "built with 2"]),
         (("data.transform", "sqrt"), ["data.transform = sqrt", "log1p"]),
         (("data.patch", 26), ["4x2", "patch of 26"]),
+        (("data.statics", []), ["data.statics = []", "[orography]", "leave it out"]),
+        (("data.dynamics", ["u10"]), ["data.dynamics = [u10]", "[]", "leave it out"]),
         (("data.patch", 96), ["48 x 48", "patch of 96"]),
         (("tuning.max_context", 2), ["tuning.max_context = 2", "L = 3"]),
     ],
@@ -107,23 +113,37 @@ def test_data_that_do_not_fit_the_model(saved, store, config, one_line):
     with pytest.raises(UserError) as raised:
         check_store(saved, replace(store.info, statics=()), config)
     one_line(raised, "orography", "--static")
+    windy = replace(saved.model.spec, dynamics=(Covariate(name="u10", mean=0.0, spread=1.0),))
+    with pytest.raises(UserError) as raised:
+        check_store(replace(saved, model=build_model(windy, seed=0)), store.info, config)
+    one_line(raised, "dynamic covariate u10", "--dynamic")
     short = replace(store.info, shape=(16, 48, 48))
     with pytest.raises(UserError) as raised:
         check_store(saved, short, config)
     one_line(raised, "16 frames", "L up to 1", "L = 3")
 
 
-def test_covariates_are_those_of_the_model(trained_like, store, config, tiny, tmp_path, rain):
-    from pipeline.data.store import write_store
-
-    fields = {name: store.static("orography") * factor for name, factor in (("a", -1), ("orography", 1))}
+def test_covariates_are_the_models_and_standardised_by_its_numbers(
+    trained_like, make_spec, store, config, tiny, tmp_path, rain
+):
+    humidity = np.random.default_rng(3).normal(0.01, 0.002, rain.shape).astype("f4")
+    orography = store.static("orography")
     richer = write_store(
         str(tmp_path / "richer.zarr"), rain, times=store.times, y=store.y, x=store.x, name="r",
-        statics=fields,
+        statics={"a": -orography, "orography": 2 * orography}, dynamics={"humidity": humidity, "wind": rain},
     )  # fmt: skip
-    model = SavedModel("model", card(richer, tiny), trained_like())
-    plain = held_out_windows(model, store, config, "test").batch([0]).statics
-    assert torch.equal(held_out_windows(model, richer, config, "test").batch([0]).statics, plain)
+    spec = replace(make_spec(), dynamics=(Covariate(name="humidity", mean=0.01, spread=0.001),))
+    saved = SavedModel("model", card(richer, tiny), build_model(spec, seed=0))
+    check_store(saved, richer.info, config)
+    windows = held_out_windows(saved, richer, config, "test")
+    assert windows.covariates == Covariates(spec.statics, spec.dynamics)
+    batch, (height,) = windows.batch([0]), spec.statics
+    time, row, column = batch.position[0].tolist()
+    area = slice(row, row + 24), slice(column, column + 24)
+    wanted = (2 * orography[area] - height.mean) / height.spread
+    np.testing.assert_allclose(batch.statics[0, 0], wanted, rtol=1e-4, atol=1e-4)
+    blocks = humidity[time - 4 : time + 2, *area].reshape(3, 2, 6, 4, 6, 4).mean((1, 3, 5))
+    np.testing.assert_allclose(batch.dynamics[0, :, 0], (blocks - 0.01) / 0.001, rtol=1e-3, atol=1e-3)
 
 
 def test_counting_changes_no_score_and_counts_what_is_done(saved, store, config):

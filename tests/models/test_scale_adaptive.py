@@ -9,6 +9,7 @@ from pipeline.config import SamplingSettings, TrainingSettings
 from pipeline.config_layers import load_config
 from pipeline.data.batch import Batch
 from pipeline.data.coarsen import block_mean, block_sum, spread
+from pipeline.data.covariates import Covariate
 from pipeline.data.scaling import ValueTransform
 from pipeline.diffusion.noise import StepDraws
 from pipeline.models.families import build_model, family_stages
@@ -19,7 +20,7 @@ from pipeline.training.loop import train_stage
 SAMPLING = SamplingSettings(sampler="dpm_solver_pp_2m", steps=3, members=4)
 
 
-def random_batch(pair, context, B=1, side=24, statics=1, seed=0):
+def random_batch(pair, context, B=1, side=24, statics=1, dynamics=0, seed=0):
     """Make rain-like windows with a few missing pixels."""
     generator = torch.Generator().manual_seed(seed)
     field = torch.randn(B, context * pair.time, side, side, generator=generator).sub(0.5).clamp(min=0) * 4
@@ -32,8 +33,14 @@ def random_batch(pair, context, B=1, side=24, statics=1, seed=0):
         coarse=coarse,
         coarse_mask=coarse_mask,
         statics=torch.randn(B, statics, side, side, generator=generator),
+        dynamics=torch.randn(B, context, dynamics, *coarse.shape[2:], generator=generator),
+        weights=torch.ones(B),
         position=torch.tensor([[10 * n, 24, 0] for n in range(B)]),
     )
+
+
+def covariate(name):
+    return Covariate(name=name, mean=0.0, spread=1.0)
 
 
 def part(batch, *indices):
@@ -96,6 +103,18 @@ def test_frames_hold_the_field_its_mask_and_the_statics(make_spec, batch):
         frames[:, :, 1], batch.coarse_mask.float().repeat_interleave(4, 2).repeat_interleave(4, 3)
     )
     torch.testing.assert_close(frames[:, 1, 2], batch.statics[:, 0])
+
+
+def test_frames_hold_each_frames_own_dynamics_on_the_fine_grid(make_spec, pair):
+    spec = replace(make_spec(), dynamics=(covariate("u"), covariate("v")))
+    batch = random_batch(pair, 3, B=2, dynamics=2)
+    frames = build_model(spec, seed=0)._frames(batch)
+    assert frames.shape == (2, 3, 5, 24, 24)
+    torch.testing.assert_close(frames[:, 2, 2], batch.statics[:, 0])
+    for frame in range(3):
+        up = nn.functional.interpolate(batch.dynamics[:, frame], scale_factor=4.0, mode="bicubic")
+        torch.testing.assert_close(frames[:, frame, 3:], up, rtol=1e-4, atol=1e-5)
+    assert (frames[:, :, 3:] < 0).any()  # wind blows both ways
 
 
 @pytest.mark.parametrize("context_at", ["full", "half"])
@@ -333,7 +352,8 @@ def test_the_paper_preset_builds_and_takes_a_step_of_each_stage():
     config, pair = load_config([("preset", "paper")], environment={}), FactorPair(10, 3)
     parameters = ScaleParameters(beta=0.02, context=5, conservation=Conservation(threshold=0.02))
     transform = ValueTransform(kind="log1p", unit=2.0, spread=0.5)
-    model = build_model(ModelSpec(pair, parameters, config.model, transform, 20.0, ("orography",)), seed=0)
+    spec = ModelSpec(pair, parameters, config.model, transform, 20.0, (covariate("orography"),))
+    model = build_model(spec, seed=0)
     assert isinstance(model, ScaleAdaptive)
     assert [block.second.out_channels for block in model.mean.encode] == [16, 32, 64, 128, 256]
     assert [layer.kernel for layer in model.mean.local] == [3, 3, 1, 1, 1]

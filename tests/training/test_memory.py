@@ -6,6 +6,7 @@ import torch
 
 from pipeline import FactorPair, UserError
 from pipeline.config_layers import load_config
+from pipeline.data.covariates import Covariate
 from pipeline.data.scaling import ValueTransform
 from pipeline.diffusion.noise import StepDraws
 from pipeline.models.families import build_model, family_stages
@@ -115,6 +116,18 @@ def test_what_saves_memory_is_estimated_to(make_spec, settings):
     low = [residual(settings("bfloat16"), device).activations for device in ("cpu", "cuda")]
     assert 1.15 * low[0] < low[1] < plain.activations
     assert residual(settings(), "cuda").activations == low[1]  # auto
+
+
+def test_covariates_are_channels_of_the_estimate(make_spec, settings):
+    extra = tuple(Covariate(name=name, mean=0.0, spread=1.0) for name in "abcdef")
+    plain = make_spec()
+    richer = replace(plain, dynamics=extra)
+    stages = family_stages(plain.settings, settings())
+    for stage in stages:
+        found, before = (estimate(spec, stage, settings(), patch=24, **ALONE) for spec in (richer, plain))
+        weights = sum(p.numel() for p in build_model(richer, seed=0).parameters())
+        assert found.parameters == 4 * weights > before.parameters
+        assert found.activations > before.activations
 
 
 def test_the_published_model_is_estimated_without_being_made():

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline import UserError
-from pipeline.tuning.storage import check_storage, open_storage
+from pipeline.tuning.storage import open_storage
 
 
 def test_half_a_last_line_is_dropped(kit, tmp_path):
@@ -24,12 +24,6 @@ def test_half_a_last_line_is_dropped(kit, tmp_path):
 def test_no_journal_yet(kit, tmp_path):
     open_storage(kit.tuning(), str(tmp_path))
     assert (tmp_path / "studies").is_dir()
-
-
-def test_a_remote_output_needs_a_database(kit, one_line):
-    with pytest.raises(UserError) as raised:
-        check_storage(kit.tuning(), "gs://bucket/runs")
-    one_line(raised, "gs://bucket/runs", "tuning.storage")
 
 
 def test_a_database_that_cannot_be_opened(kit, one_line):

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from pipeline import FactorPair, UserError
 from pipeline.prior import paper_prior
 from pipeline.tuning.outcome import Outcome
-from pipeline.tuning.storage import check_storage, open_storage
+from pipeline.tuning.storage import open_storage
 
 # What comes when
 
@@ -244,16 +244,11 @@ def test_metrics_that_are_not_finite_survive(kit, reopen):
 
 def test_a_database_serves_as_well(kit, tmp_path):
     chosen = kit.tuning(storage=f"sqlite:///{tmp_path}/studies.db")
-    check_storage(chosen, "gs://bucket/runs")
     kit.run(kit.open_study(open_storage(chosen, "gs://bucket/runs")), 1)
     assert kit.open_study(open_storage(chosen, "gs://bucket/runs")).prior() is not None
 
 
 def test_storage_mistakes(kit, one_line):
-    for open_or_check in (open_storage, check_storage):
-        with pytest.raises(UserError) as raised:
-            open_or_check(kit.tuning(), "gs://bucket/runs")
-        one_line(raised, "gs://bucket/runs", "tuning.storage")
     with pytest.raises(UserError) as raised:
         open_storage(kit.tuning(storage="nonsense://user:secret@host/x"), "/tmp")
     one_line(raised, "tuning.storage")

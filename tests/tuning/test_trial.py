@@ -233,7 +233,7 @@ def test_a_store_that_changes_is_refused(run, make_job, store, one_line):
     job = make_job()
     with pytest.raises(UserError) as raised:
         run(replace(job, store=replace(store, info=replace(store.info, fingerprint="old"))))
-    one_line(raised, "it changed during the sweep")
+    one_line(raised, "was replaced meanwhile")
     assert run(job)[0].state == "complete"  # a mistake is no verdict on the point
 
 

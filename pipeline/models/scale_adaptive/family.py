@@ -2,8 +2,8 @@
 
 Differences from the authors' public code, each on purpose: two stages instead of one joint loss; the temporal
 tokens are trained and saved and attend over the L frames; the mean's head adds to the interpolated last
-frame; missing coarse cells are marked by a channel; the residual may be standardised; a short solver replaces
-1000 ancestral steps.
+frame; missing coarse cells are marked by a channel; dynamic covariates are channels of every frame; the
+residual may be standardised; a short solver replaces 1000 ancestral steps.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class ScaleAdaptive(SuperResolutionModel):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        settings, tau, statics = spec.settings, spec.pair.time, len(spec.statics)
+        settings, tau = spec.settings, spec.pair.time
         self.schedule = linear_schedule(spec.parameters.beta, settings.noise_steps)
-        channels = 2 + statics  # field, its mask, covariates
+        channels = 2 + len(spec.statics) + len(spec.dynamics)  # field, its mask, covariates
         self.mean = ConditionalMean(
             channels,
             tau,
@@ -88,7 +88,9 @@ class ScaleAdaptive(SuperResolutionModel):
         with torch.no_grad():
             for batch in batches:
                 residual = (self._residual(batch, self._centre(batch)) * batch.mask).double()
-                squares, count = squares + float(residual.square().sum()), count + float(batch.mask.sum())
+                weights = batch.weights.double()[:, None, None, None]
+                squares = squares + float((residual.square() * weights).sum())
+                count = count + float((batch.mask * weights).sum())
         self.denoiser.residual_scale.fill_(max((squares / max(count, 1.0)) ** 0.5, 1e-3))
 
     def blocks(self) -> Iterator[nn.Module]:
@@ -104,7 +106,7 @@ class ScaleAdaptive(SuperResolutionModel):
         if stage == MEAN:
             through = self.spec.settings.mean_through_conservation
             predicted = self._centre(batch) if through else self.mean(self._frames(batch))
-            return _masked_mse(predicted, self.spec.transform.forward(batch.fine), batch.mask)
+            return _masked_mse(predicted, self.spec.transform.forward(batch.fine), batch)
         with torch.no_grad():
             frames = self._frames(batch)
             centre = self._centre(batch, frames)
@@ -115,7 +117,7 @@ class ScaleAdaptive(SuperResolutionModel):
         noise = draws.normal(clean.shape[1:]).to(device)
         noisy = add_noise(clean, noise, times, self.schedule)
         predicted = self.denoiser(noisy, times, self._condition(frames, centre), self.tokens(frames))
-        return _masked_mse(predicted, velocity(clean, noise, times, self.schedule), batch.mask)
+        return _masked_mse(predicted, velocity(clean, noise, times, self.schedule), batch)
 
     def predict_mean(self, batch: Batch) -> Tensor:
         """Give C in physical units, conserving."""
@@ -149,7 +151,7 @@ class ScaleAdaptive(SuperResolutionModel):
         return self._finish(total, batch, members=M).unflatten(0, (B, M))
 
     def _frames(self, batch: Batch) -> Tensor:
-        """(B, L, 2 + S, H, W): each context frame interpolated to the fine grid, its mask, the covariates."""
+        """(B, L, 2 + S + K, H, W): each context frame on the fine grid, its mask, statics and dynamics."""
         B, L = batch.coarse.shape[:2]
         H, W = batch.fine.shape[-2:]
         values = self.spec.transform.forward(batch.coarse).flatten(0, 1)[:, None]  # (BL, 1, h, w)
@@ -158,10 +160,15 @@ class ScaleAdaptive(SuperResolutionModel):
             batch.coarse_mask.flatten(0, 1)[:, None].to(fine.dtype), size=(H, W), mode="nearest"
         )
         frames = torch.cat([fine, known], dim=1).unflatten(0, (B, L))
-        return torch.cat([frames, batch.statics[:, None].expand(-1, L, -1, -1, -1)], dim=2)
+        channels = [frames, batch.statics[:, None].expand(-1, L, -1, -1, -1)]
+        if self.spec.dynamics:  # interpolation refuses to make no channel at all
+            moving = batch.dynamics.flatten(0, 1)  # (BL, K, h, w), of either sign
+            moving = F.interpolate(moving, size=(H, W), mode="bicubic", align_corners=False)
+            channels.append(moving.unflatten(0, (B, L)))
+        return torch.cat(channels, dim=2)
 
     def _condition(self, frames: Tensor, centre: Tensor) -> Tensor:
-        return torch.cat([frames[:, -1], centre], dim=1)  # (B, 2 + S + tau, H, W)
+        return torch.cat([frames[:, -1], centre], dim=1)  # (B, 2 + S + K + tau, H, W)
 
     def _centre(self, batch: Batch, frames: Tensor | None = None) -> Tensor:
         """(B, tau, H, W): C in transformed units, after the mass transform."""
@@ -192,6 +199,6 @@ class ScaleAdaptive(SuperResolutionModel):
         return torch.where(wet & inside, field, 0.0)
 
 
-def _masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Loss:
-    squares = torch.where(mask, (predicted.float() - target).square(), 0.0)
-    return Loss(squares.sum(), mask.sum())
+def _masked_mse(predicted: Tensor, target: Tensor, batch: Batch) -> Loss:
+    squares = torch.where(batch.mask, (predicted.float() - target).square(), 0.0)
+    return Loss((squares * batch.weights[:, None, None, None]).sum(), batch.mask.sum())

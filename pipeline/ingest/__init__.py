@@ -1,0 +1,1 @@
+"""From foreign files to a field store: what `jobs/ingest.py` does."""

@@ -1,0 +1,248 @@
+"""Many files as one field: found, their headers read and compared, their frames given places in time."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline import files
+from pipeline.cloud import reached
+from pipeline.data import timeline, units
+from pipeline.data.readers import Header, Selection, Source, name_times, open_source
+from pipeline.data.readers.places import Place
+from pipeline.data.rules import SourceRules
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Files, patterns, URLs; none: what the rules name.
+    rules : SourceRules or None
+        None: recognised by each file's content.
+    selection : Selection
+    variable : str or None
+    units : str or None
+        Declared: values are taken unchanged.
+    skip_bad : bool
+        Leave out files with a fault of their own, instead of stopping at the first.
+    only_new : bool
+        Pass over frames whose time is in the store already, without looking at their values.
+    """
+
+    paths: tuple[str, ...]
+    rules: SourceRules | None = None
+    selection: Selection | None = None
+    variable: str | None = None
+    units: str | None = None
+    skip_bad: bool = False
+    only_new: bool = False
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What happens to a file with a fault of its own.
+
+    Attributes
+    ----------
+    files : int
+        How many were given.
+    skip : bool
+        Go on without it.
+    found : list of str
+        One line per file left out so far.
+    """
+
+    files: int
+    skip: bool
+    found: list[str] = field(default_factory=list)
+
+    def note(self, error: UserError) -> None:
+        """Note a fault; raise it unless faults are skipped, or when no file is left."""
+        self.found.append(str(error))
+        if not self.skip:
+            hint = "; --skip-bad goes on without such files" if self.files > 1 else ""
+            raise UserError(f"{error}{hint}") from error
+        if len(self.found) == self.files:
+            raise UserError(f"all {self.files} files are bad; the first: {self.found[0]}") from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Files whose headers are good, and where their frames go.
+
+    Attributes
+    ----------
+    request : Request
+    sources : list of Source
+        Empty if there is nothing new to read.
+    line : Timeline or None
+        None without sources.
+    factors : list of float
+        Per source, what its values are multiplied by.
+    faults : Faults
+    passed : int
+        Files passed over because the store has their times.
+    """
+
+    request: Request
+    sources: list[Source]
+    line: timeline.Timeline | None
+    factors: list[float]
+    faults: Faults
+    passed: int = 0
+
+    @property
+    def units(self) -> str:
+        """The store's units."""
+        return self.request.units or units.WANTED
+
+    @property
+    def header(self) -> Header:
+        """The first file's."""
+        return self.sources[0].header
+
+
+def expand(patterns: Sequence[str], *, anonymous: bool = False) -> list[str]:
+    """Expand shell patterns that arrived unexpanded, and sort what they match.
+
+    Raises
+    ------
+    UserError
+        If a pattern matches nothing, or a file comes twice.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        matches = [pattern]
+        if glob.has_magic(pattern) and not pattern.startswith(("http://", "https://")):
+            matches = sorted(glob.glob(pattern) if "://" not in pattern else _remote(pattern, anonymous))
+            if not matches:
+                raise UserError(f"{pattern}: no file matches")
+        found += matches
+    doubled = [path for path, count in Counter(files.resolve(path) for path in found).items() if count > 1]
+    if doubled:
+        raise UserError(f"{doubled[0]}: given twice")
+    return found
+
+
+def _remote(pattern: str, anonymous: bool) -> list[str]:
+    with reached(pattern):
+        fs, inside = Place(pattern, anonymous).file_system()
+        return [fs.unstrip_protocol(path) for path in fs.glob(inside)]
+
+
+def plan(request: Request, axis: timeline.Axis | None = None) -> Plan:
+    """Read all headers and give the frames their places.
+
+    Parameters
+    ----------
+    request : Request
+    axis : Axis, optional
+        That of the store to be added to.
+
+    Raises
+    ------
+    UserError
+        One line, for the first fault.
+    """
+    rules = request.rules
+    given = request.paths or (rules.files if rules else ())
+    if not given:
+        raise UserError("no files given; name some, or give a --source that knows where its files are")
+    paths = expand(given, anonymous=bool(rules and rules.anonymous))
+    fresh = [path for path in paths if not _known_by_name(path, request, axis)]
+    faults = Faults(len(fresh), request.skip_bad)
+    sources: list[Source] = []
+    for path in fresh:
+        try:
+            sources.append(open_source(path, rules, request.selection, request.variable))
+        except UserError as error:
+            faults.note(error)
+    passed = len(paths) - len(fresh)
+    sources = _of_one_grid(sources, faults)
+    return order(request, sources, faults, axis, passed)
+
+
+def _known_by_name(path: str, request: Request, axis: timeline.Axis | None) -> bool:
+    if not request.only_new or axis is None or request.rules is None:
+        return False
+    times = name_times(path, request.rules)
+    return times is not None and bool(axis.has(times).all())
+
+
+def _of_one_grid(sources: list[Source], faults: Faults) -> list[Source]:
+    """Keep the files that share variable and grid with most of the others."""
+    kinds = Counter((source.header.variable, source.header.grid) for source in sources)
+    usual, (rows, columns) = kinds.most_common(1)[0][0] if kinds else ("", (0, 0))
+    kept: list[Source] = []
+    for source in sources:
+        header = source.header
+        try:
+            if (header.variable, header.grid) != (usual, (rows, columns)):
+                raise UserError(
+                    f"{source.path}: {header.variable} on {header.grid[0]} x {header.grid[1]} pixels, "
+                    f"most files have {usual} on {rows} x {columns}"
+                )
+            if kept:
+                same_place(source.path, header.y, header.x, kept[0].path, kept[0].header.y, kept[0].header.x)
+            kept.append(source)
+        except UserError as error:
+            faults.note(error)
+    return kept
+
+
+def same_place(
+    mine: str, y: np.ndarray, x: np.ndarray, theirs: str, other_y: np.ndarray, other_x: np.ndarray
+) -> None:
+    """Check that two grids of one size lie in the same place.
+
+    Raises
+    ------
+    UserError
+        Naming both and the first axis that differs.
+    """
+    for axis, here, there in (("y", y, other_y), ("x", x, other_x)):
+        if not np.allclose(here, there, rtol=1e-5, atol=1e-6):
+            raise UserError(
+                f"{mine}: {axis} runs from {here[0]:g} to {here[-1]:g}, "
+                f"in {theirs} from {there[0]:g} to {there[-1]:g}"
+            )
+
+
+def order(
+    request: Request,
+    sources: list[Source],
+    faults: Faults,
+    axis: timeline.Axis | None,
+    passed: int = 0,
+) -> Plan:
+    """Give the frames of the sources their places, and find what turns their values into the store's."""
+    while True:
+        if not sources:
+            return Plan(request, [], None, [], faults, passed)
+        times = [source.header.times for source in sources]
+        if request.only_new and axis is not None:
+            times = [np.where(axis.has(t), np.datetime64("NaT"), t) for t in times]
+        line = timeline.build(times, [source.path for source in sources], axis)
+        factors: list[float] = []
+        kept: list[Source] = []
+        for source in sources:
+            header = source.header
+            try:
+                interval = header.interval_seconds or line.cadence_seconds
+                where = f"{source.path}: {header.variable}"
+                factors.append(1.0 if request.units else units.to_mm_per_hour(header.units, interval, where))
+                kept.append(source)
+            except UserError as error:
+                faults.note(error)
+        if len(kept) == len(sources):
+            return Plan(request, sources, line, factors, faults, passed)
+        sources = kept  # without the bad ones the cadence may be another

@@ -1,0 +1,100 @@
+"""What the command line of `jobs/ingest.py` says, checked."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from pipeline import files
+from pipeline.data.readers import Selection
+from pipeline.data.rules import OtherVariable, SourceRules, load_rules
+from pipeline.errors import UserError
+from pipeline.ingest.inputs import Request
+from pipeline.ingest.run import Target
+
+
+def request_from(arguments: argparse.Namespace) -> Request:
+    """Say which files and frames are wanted.
+
+    Raises
+    ------
+    UserError
+        For the first thing that makes no sense.
+    """
+    return Request(
+        paths=tuple(arguments.files),
+        rules=_rules(arguments),
+        selection=Selection(
+            _moment("--start", arguments.start, last=False),
+            _moment("--stop", arguments.stop, last=True),
+            _box(arguments.bbox),
+        ),
+        variable=arguments.variable,
+        units=arguments.units,
+        skip_bad=arguments.skip_bad,
+        only_new=arguments.only_new,
+    )
+
+
+def target_from(arguments: argparse.Namespace) -> Target:
+    """Say where the frames go.
+
+    Raises
+    ------
+    UserError
+        For a static covariate whose filling is no number.
+    """
+    return Target(
+        files.resolve(arguments.store),
+        name=arguments.name,
+        statics=dict(_filled(text) for text in arguments.static),
+        overwrite=arguments.overwrite,
+        keep_stored=arguments.keep_stored,
+    )
+
+
+def _rules(arguments: argparse.Namespace) -> SourceRules | None:
+    rules = load_rules(arguments.source) if arguments.source else None
+    if not arguments.dynamic:
+        return rules
+    rules = rules or SourceRules(description="grid with dynamic covariates")
+    if rules.reader != "grid":
+        raise UserError(f"--dynamic: files of --source {arguments.source} hold one variable; leave it out")
+    wanted = {name: rules.dynamics.get(name, OtherVariable(variable=name)) for name in arguments.dynamic}
+    return rules.model_copy(update={"dynamics": wanted})
+
+
+def _moment(flag: str, text: str | None, *, last: bool) -> np.datetime64 | None:
+    if text is None:
+        return None
+    try:
+        moment = np.datetime64(text.removesuffix("Z"))
+        if np.isnat(moment):
+            raise ValueError(text)
+    except ValueError as error:
+        raise UserError(f"{flag} {text}: not a time; write it as 2020-06-01 or 2020-06-01T06:00") from error
+    unit = np.datetime_data(moment.dtype)[0]
+    end = moment + 1 if last and unit in ("Y", "M", "D", "h", "m") else moment
+    seconds = end.astype("datetime64[s]")
+    return seconds - np.timedelta64(1, "s") if end != moment else seconds
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        x0, y0, x1, y1 = (float(number) for number in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--bbox {text}: four numbers x0,y0,x1,y1 are wanted, as in 0,45,15,55") from error
+    if x0 >= x1 or y0 >= y1:
+        raise UserError(f"--bbox {text}: x0 must be below x1, and y0 below y1")
+    return x0, y0, x1, y1
+
+
+def _filled(text: str) -> tuple[str, float | None]:
+    name, equals, fill = text.partition("=")
+    try:
+        return name, float(fill) if equals else None
+    except ValueError as error:
+        raise UserError(f"--static {text}: {fill!r} is no number to stand for missing values") from error

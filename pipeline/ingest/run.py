@@ -1,0 +1,277 @@
+"""Ingest: make a store of files, or add them to one."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipeline import files
+from pipeline.cloud import reached
+from pipeline.data import manifest, units
+from pipeline.data.manifest import LOCK, MARKER, StoreInfo
+from pipeline.data.store import FieldStore
+from pipeline.data.timeline import Axis
+from pipeline.data.writer import StoreWriter, clear, create_group, refuse_to_replace, writing
+from pipeline.errors import UserError
+from pipeline.ingest.inputs import Plan, Request, order, plan, same_place
+from pipeline.ingest.transfer import Progress, Transferred, transfer, without_bad_values
+
+
+@dataclass(frozen=True)
+class Target:
+    """The store that frames go to.
+
+    Attributes
+    ----------
+    url : str
+        Absolute.
+    name : str or None
+        Of the data set; none: the store's.
+    statics : mapping of str to (float or None)
+        Static covariates to take from the first file, with what stands for their missing values.
+    overwrite : bool
+        Replace what is there.
+    keep_stored : bool
+        Where a file has other values than the store, keep the store's.
+    """
+
+    url: str
+    name: str | None = None
+    statics: Mapping[str, float | None] | None = None
+    overwrite: bool = False
+    keep_stored: bool = False
+
+    def opened(self) -> FieldStore | None:
+        """Open the store that is added to; none if a new one is made.
+
+        Raises
+        ------
+        UserError
+            If something else is there, or the store cannot be added to.
+        """
+        if self.overwrite or manifest.state(self.url) != "complete":
+            refuse_to_replace(self.url, self.overwrite)
+            return None
+        store = FieldStore.open(self.url)
+        if self.name not in (None, store.info.name):
+            raise UserError(
+                f"store {self.url}: its name is {store.info.name}, not {self.name}; leave --name out, or "
+                "add --overwrite to replace the store"
+            )
+        return store
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingest did.
+
+    Attributes
+    ----------
+    store : FieldStore
+    planned : Plan
+    frames : Transferred
+    created : bool
+        The store is new.
+    """
+
+    store: FieldStore
+    planned: Plan
+    frames: Transferred
+    created: bool
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return self.created or bool(self.frames.appended or self.frames.filled)
+
+
+def planned_for(request: Request, target: Target) -> tuple[Plan, FieldStore | None]:
+    """Read all headers, and see how the files fit what is there.
+
+    Raises
+    ------
+    UserError
+        One line, for the first fault.
+    """
+    store = target.opened()
+    planned = plan(request, _axis(store))
+    if any(files.resolve(source.path) == target.url for source in planned.sources):
+        raise UserError(f"store {target.url}: is one of the files to be read; choose another place")
+    if store is not None and planned.sources:
+        _refuse_unlike(store, planned)
+    return planned, store
+
+
+def ingest(request: Request, target: Target, progress: Progress) -> Ingested:
+    """Make a store of files, or add them to the one that is there.
+
+    Frames count from the manifest that follows their block. So a kill costs one block at most, and the same
+    command carries on; a fault in a file leaves the store as it was before the command.
+
+    Parameters
+    ----------
+    request : Request
+    target : Target
+    progress : callable
+
+    Raises
+    ------
+    UserError
+        One line, for the first fault.
+    """
+    planned, store = planned_for(request, target)
+    if not planned.sources:
+        if store is None:
+            raise UserError(f"store {target.url}: no file is left to make it of")
+        return Ingested(store, planned, Transferred(), created=False)
+    if request.skip_bad or target.overwrite:
+        # Once files were left out the time axis may be another; and nothing is replaced by bad values.
+        total = sum(len(source.header.times) for source in planned.sources)
+        planned = without_bad_values(planned, _axis(store), progress("checking", total))
+    statics = _statics(planned, target, store)
+    try:
+        with reached(target.url), writing(target.url):
+            if store is not None:
+                store = target.opened()  # another ingest may have ended since
+                planned = order(request, planned.sources, planned.faults, _axis(store), planned.passed)
+            frames = _write(planned, target, store, statics, progress)
+    except OSError as error:
+        raise UserError(f"store {target.url}: cannot be written ({manifest.one_line(error)})") from error
+    return Ingested(FieldStore.open(target.url), planned, frames, created=store is None)
+
+
+def _write(
+    planned: Plan,
+    target: Target,
+    store: FieldStore | None,
+    statics: Mapping[str, np.ndarray],
+    progress: Progress,
+) -> Transferred:
+    line, url = planned.line, target.url
+    assert line is not None
+    if store is None:
+        info = _new_info(planned, target, statics)
+        clear(url, keep=(LOCK, MARKER))
+        header = planned.header
+        create_group(url, info, header.y, header.x, line.frames, statics, _attributes(planned))
+    else:
+        info = store.info
+    known = info.shape[0]
+    tell = progress("ingesting", len(line.entries))
+    writer = StoreWriter(url, info, line.start, line.frames, statics, step_by_step=True)
+    try:
+        done = transfer(planned, writer, known, keep_stored=target.keep_stored, tell=tell)
+        if done.appended + done.filled or store is None:
+            writer.close()
+        if not writer.rows.statistics[:, 0].any():
+            raise UserError(f"{planned.sources[0].path}: {info.variable} is missing everywhere")
+    except UserError:
+        if store is None:
+            clear(url, keep=(LOCK,) if files.is_remote(url) else ())
+        else:
+            writer.rollback()
+            files.remove(files.join(url, MARKER))
+        raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        there = writer.info.shape[0]
+        raise UserError(
+            f"store {url}: no space left on the device after {there} frames, which the store keeps; free "
+            "some and run the same command again"
+        ) from error
+    return done
+
+
+def _new_info(planned: Plan, target: Target, statics: Mapping[str, np.ndarray]) -> StoreInfo:
+    header, line = planned.header, planned.line
+    assert line is not None
+    note = {"first_file": PurePosixPath(planned.sources[0].path).name, "units": header.units}
+    if planned.request.rules:
+        note["description"] = planned.request.rules.description
+    return StoreInfo(
+        name=target.name or default_name(target.url),
+        variable=header.variable,
+        units=planned.units,
+        shape=(0, *header.grid),
+        cadence_seconds=float(line.cadence_seconds),
+        start=str(line.start),
+        end=str(line.start),
+        fingerprint="",
+        statics=tuple(sorted(statics)),
+        dynamics=header.dynamics,
+        crs=header.crs,
+        source=note,
+    )
+
+
+def _refuse_unlike(store: FieldStore, planned: Plan) -> None:
+    """Refuse files that do not belong into this store."""
+    info, header, url = store.info, planned.header, store.url
+    path = planned.sources[0].path
+    remedy = "ingest them into a store of their own, or replace this one with --overwrite"
+    for what, mine, theirs in (
+        ("variable", header.variable, info.variable),
+        ("units", planned.units, info.units),
+        ("grid", header.grid, info.shape[1:]),
+        ("dynamic covariates", header.dynamics, info.dynamics),
+        ("map projection", header.crs, info.crs),
+    ):
+        if mine != theirs:
+            raise UserError(f"store {url}: its {what} is {theirs}, that of {path} is {mine}; {remedy}")
+    same_place(path, header.y, header.x, f"store {url}", store.y, store.x)
+
+
+def _statics(planned: Plan, target: Target, store: FieldStore | None) -> dict[str, np.ndarray]:
+    """Read the static covariates: from the store that has them, else from the first file.
+
+    Raises
+    ------
+    UserError
+        If they are not there, have missing values, or are not those of the store.
+    """
+    wanted = dict(target.statics or {})
+    if store is None:
+        found = {name: planned.sources[0].static(name) for name in wanted}
+        for name, fill in wanted.items():
+            missing = int((~np.isfinite(found[name])).sum())
+            if missing and fill is None:
+                raise UserError(
+                    f"static {name}: {missing} of {found[name].size} values are missing; say what stands for "
+                    f"them, as in --static {name}=0"
+                )
+            found[name] = manifest.canonical(np.nan_to_num(found[name], nan=fill or 0.0))
+        return found
+    for name in wanted:
+        if name not in store.info.statics:
+            raise UserError(
+                f"store {store.url}: was made without static {name}; replace it with --overwrite, or leave "
+                f"--static {name} out"
+            )
+    return {name: store.static(name) for name in store.info.statics}
+
+
+def _attributes(planned: Plan) -> dict[str, dict[str, Any]]:
+    """Keep the first file's attributes; a standard name that does not fit the new units goes."""
+    attributes = {key: dict(values) for key, values in planned.header.attributes.items()}
+    data = attributes.setdefault(planned.header.variable, {})
+    if planned.units == units.WANTED:
+        data["standard_name"] = "lwe_precipitation_rate"
+    return attributes
+
+
+def _axis(store: FieldStore | None) -> Axis | None:
+    if store is None:
+        return None
+    info = store.info
+    return Axis(np.datetime64(info.start, "s"), int(info.cadence_seconds), store.rows.present)
+
+
+def default_name(url: str) -> str:
+    """Name a data set by its store: `knmi` for `/data/knmi.zarr`."""
+    return PurePosixPath(url.rstrip("/")).name.removesuffix(".zarr") or "field"
