@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
@@ -102,6 +103,9 @@ def run_job(main: Callable[[list[str]], None]) -> NoReturn:
         sys.exit(2)
     except GaveUpError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # whoever read what we print has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # a full disk, a store that does not answer
         line = explained(error)

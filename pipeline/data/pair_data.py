@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 
 _FIT_FRAMES = 64  # coarse frames, evenly over the training period, that everything is fitted to
-_FIT_VALUES = 2**25  # of their fine values at most, evenly spread, that the transform is fitted to
+_FIT_VALUES = 2**24  # of their fine values at most, evenly spread, that the transform is fitted to
 _BAND_VALUES = 2**24  # looked at together: a few frames of a country may not fit into memory
 
 

@@ -105,6 +105,14 @@ def test_another_process_begins_with_nothing():
     assert (other.capacity, other.held, other.loads) == (2**30, 0, 0)
 
 
+def test_a_view_goes_to_another_process(big, field):
+    view = FieldView.load(big, Segment(10, 40), 0.001)
+    view.read(12, 14)
+    other = pickle.loads(pickle.dumps(view))
+    assert other.values.cache.loads == 0
+    np.testing.assert_array_equal(other.read(12, 14), field[12:14])
+
+
 @pytest.mark.parametrize("segment", [Segment(0, 52), Segment(10, 40), Segment(25, 26)], ids=str)
 @pytest.mark.parametrize("variable", [None, "u10"])
 def test_pieces_are_what_the_store_has(big, field, wind, segment, variable):
