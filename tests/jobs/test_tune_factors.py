@@ -71,10 +71,6 @@ def refused(main, one_line, *argv, parts):
         (["--pairs", "2x2", "--store", "nothing.zarr"], ["nothing.zarr"]),
         (["--pairs", "2x2", "--tracking-uri", "http://127.0.0.1:1"], ["http://127.0.0.1:1", "not reachable"]),
         (["--pairs", "2x2", "--output", "memory://runs"], ["memory://runs", "--tracking-uri"]),
-        (
-            ["--pairs", "2x2", "--output", "memory://runs", "--tracking-uri", "http://127.0.0.1:1"],
-            ["memory://runs", "tuning.storage"],
-        ),
         (["--pairs", "2x2", "--output", f"{JOB}/runs"], ["tune_factors.py is not a folder"]),
         (["--pairs", "2x2", "--set", "tuning.search_space=nothing"], ["tuning.search_space 'nothing'"]),
         (["--pairs", "2x2", "--set", "tuning.workers_per_trial=8"], ["training.batch", "8 workers"]),
