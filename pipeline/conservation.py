@@ -13,7 +13,7 @@ from pipeline.data.coarsen import block_sum, spread
 from pipeline.factors import Conservation, FactorPair, Scope
 
 # Below this total of f(x), a region is dry: dividing by it would blow rounding errors up to rain.
-_DRY = 1e-12
+DRY = 1e-12
 
 
 def conserve(
@@ -65,22 +65,22 @@ def conserve(
         known = torch.ones_like(field)
     pixels = block_sum(valid * known, pair)  # (B, 1, h, w) fine values that each coarse value stands for
     amounts = (coarse * pixels).double()
-    tapered = _taper(field / scale, conservation) * valid
+    tapered = taper(field / scale, conservation) * valid
     even = spread(coarse, pair) * valid  # the fallback: every pixel its coarse value
 
     if conservation.scope is Scope.CELL:
         totals = block_sum((tapered * known).double(), pair)
         shares = tapered * known / spread(_safe(totals), pair)  # of the cell's amount, in [0, 1]
-        rescaled, dry = shares * spread(amounts, pair), spread(totals <= _DRY, pair)
+        rescaled, dry = shares * spread(amounts, pair), spread(totals <= DRY, pair)
     else:
         region = (-3, -2, -1)
         totals = (tapered * known).double().sum(dim=region, keepdim=True)
         rescaled = tapered / _safe(totals) * amounts.sum(dim=region, keepdim=True)
-        dry = (totals <= _DRY).expand_as(field)
+        dry = (totals <= DRY).expand_as(field)
     return torch.where(dry, even.double(), rescaled).to(field.dtype)
 
 
-def _taper(x: Tensor, conservation: Conservation) -> Tensor:
+def taper(x: Tensor, conservation: Conservation) -> Tensor:
     """f(x) = max(x^p - theta, 0) for x >= 0."""
     if conservation.power != 1:
         # The gradient of x^p is infinite at 0: near 0 it is cut.
@@ -89,4 +89,4 @@ def _taper(x: Tensor, conservation: Conservation) -> Tensor:
 
 
 def _safe(totals: Tensor) -> Tensor:
-    return torch.where(totals > _DRY, totals, 1.0)
+    return torch.where(totals > DRY, totals, 1.0)

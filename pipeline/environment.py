@@ -103,7 +103,7 @@ def start_ray(
         What one process takes, as in `{"CPU": 1.0, "GPU": 0.5}`.
     processes : int
         How many have to run at once.
-    setting : {"tuning", "train"}
+    setting : {"tuning", "train", "downscaling"}
         Part of the configuration that says so, for the message.
 
     Raises
@@ -158,7 +158,7 @@ def _check_room(
     """Refuse processes that would wait for ever: a cluster of one machine does not grow."""
     for kind, amount in wanted.items():
         if amount * processes > resources.get(kind, 0.0):
-            each = {"tuning": "trial", "train": "worker"}[setting]
+            each = "trial" if setting == "tuning" else "worker"
             times = f" for each of {processes} {each}s" if processes > 1 else ""
             more = "; ray.cpus gives it more logical ones" if kind == "CPU" else ""
             raise UserError(

@@ -8,19 +8,23 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipeline import __version__
 from pipeline.config import Config, ModelSettings, SamplingSettings
 from pipeline.data.covariates import Covariate
+from pipeline.data.grids import attributes_of, pixel_step
 from pipeline.data.scaling import ValueTransform
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.files import join, read_bytes, read_text, write_bytes, write_text
 from pipeline.models.families import build_model
 from pipeline.models.family import ModelSpec, SuperResolutionModel
+
+if TYPE_CHECKING:
+    from pipeline.data.store import FieldStore
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = 2  # 1 had no dynamics, and of the statics the names only
@@ -44,7 +48,7 @@ def save_model(
     sampling : SamplingSettings
         How the scores were drawn, and how the model should be used.
     data : dict
-        Name, variable, units, cadence and fingerprint of the training data.
+        What `describe_data` gives of the training data.
     scores : dict
         Held-out scores by name.
     """
@@ -151,11 +155,18 @@ def load_model(url: str) -> SuperResolutionModel:
     return model.eval().requires_grad_(False)
 
 
-def describe_data(info: Any, config: Config) -> dict[str, Any]:
-    """Give what a model remembers of its data: the store (a `StoreInfo`), and which windows were for what."""
+def describe_data(store: FieldStore, config: Config) -> dict[str, Any]:
+    """Give what a model remembers of its data: the field, its pixels, and which windows were for what.
+
+    `patch` is the side of a training window in fine pixels; `pixel` the size [dy, dx] of a fine pixel, in
+    the units of the coordinates, `pixel_units`. Cards of older versions have neither.
+    """
     wanted = ("name", "variable", "units", "cadence_seconds", "start", "end", "fingerprint", "crs")
     return {
-        **{key: value for key, value in asdict(info).items() if key in wanted},
+        **{key: value for key, value in asdict(store.info).items() if key in wanted},
+        "patch": config.data.patch,
+        "pixel": [abs(pixel_step(axis)) for axis in (store.y, store.x)],
+        "pixel_units": [str(attributes_of(store, name).get("units", "")) for name in ("y", "x")],
         "settings": config.data.deciding(),
         "max_context": config.tuning.max_context,
         "seed": config.seed,

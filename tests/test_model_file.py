@@ -25,7 +25,7 @@ def model(trained_like):
 def saved(model, store, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "champion"
     scores = {"crps": 0.25, "crps_skill": float("-inf")}
-    data = describe_data(store.info, tiny)
+    data = describe_data(store, tiny)
     save_model(str(folder), model, sampling=SAMPLING, data=data, scores=scores)
     return folder
 
@@ -62,6 +62,8 @@ def test_card(model, saved, store, tiny):
     assert card["data"]["fingerprint"] == store.info.fingerprint
     windows = {name: card["data"][name] for name in ("settings", "max_context", "seed")}
     assert windows == {"settings": tiny.data.deciding(), "max_context": 4, "seed": tiny.seed}
+    assert (card["data"]["patch"], card["data"]["pixel"]) == (tiny.data.patch, pytest.approx([1000, 1000]))
+    assert card["data"]["pixel_units"] == ["1", "1"]
     assert card["scores"] == {"crps": 0.25, "crps_skill": None}  # JSON has no infinity
 
 

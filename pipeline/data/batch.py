@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,15 @@ class Batch:
     def pinned(self) -> Batch:
         """Move all tensors to memory that a GPU reads without the CPU waiting."""
         return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def last_frame(self) -> Batch:
+        """Give the same windows without their context, L = 1."""
+        return replace(
+            self,
+            coarse=self.coarse[:, -1:],
+            coarse_mask=self.coarse_mask[:, -1:],
+            dynamics=self.dynamics[:, -1:],
+        )
 
     @property
     def last(self) -> Tensor:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import numpy as np
-import zarr
 from torch import Tensor
 
-from pipeline.data import layout
+from pipeline.data.grids import attributes_of
 from pipeline.data.store import FieldStore
 
 EVERY = tuple(range(8))
@@ -35,7 +33,7 @@ def grid_symmetries(store: FieldStore) -> tuple[int, ...]:
 
     All eight; without transposition where a pixel is not square, or the grid is one of degrees.
     """
-    units = [str(_attributes(store, axis).get("units", "")) for axis in ("y", "x")]
+    units = [str(attributes_of(store, axis).get("units", "")) for axis in ("y", "x")]
     if any(unit.startswith("degree") for unit in units) or not _is_square(store.y, store.x):
         return _FLIPS
     return EVERY
@@ -46,7 +44,7 @@ def vector_components(store: FieldStore) -> tuple[str, ...]:
     return tuple(
         name
         for name in store.info.dynamics
-        if _is_component(name, str(_attributes(store, name).get("standard_name", "")))
+        if _is_component(name, str(attributes_of(store, name).get("standard_name", "")))
     )
 
 
@@ -66,10 +64,6 @@ def symmetries_allowed(
         have to change its sign, or become the other component.
     """
     return EVERY[:1] if any(name in vectors for name in dynamics) else grid
-
-
-def _attributes(store: FieldStore, name: str) -> Mapping[str, Any]:
-    return dict(zarr.open_array(layout.backend(store.url, read_only=True), path=name, mode="r").attrs)
 
 
 def _is_component(name: str, standard_name: str) -> bool:

@@ -23,14 +23,14 @@ def request_from(arguments: argparse.Namespace) -> Request:
     UserError
         For the first thing that makes no sense.
     """
-    start = _moment("--start", arguments.start, last=False)
-    stop = _moment("--stop", arguments.stop, last=True)
+    start = moment("--start", arguments.start, last=False)
+    stop = moment("--stop", arguments.stop, last=True)
     if start is not None and stop is not None and stop < start:
         raise UserError(f"--stop {arguments.stop}: before --start {arguments.start}")
     return Request(
         paths=tuple(arguments.files),
         rules=_rules(arguments),
-        selection=Selection(start, stop, _box(arguments.bbox)),
+        selection=Selection(start, stop, box(arguments.bbox)),
         variable=arguments.variable,
         units=arguments.units,
         skip_bad=arguments.skip_bad,
@@ -68,22 +68,36 @@ def _rules(arguments: argparse.Namespace) -> SourceRules | None:
     return rules.model_copy(update={"dynamics": wanted})
 
 
-def _moment(flag: str, text: str | None, *, last: bool) -> np.datetime64 | None:
+def moment(flag: str, text: str | None, *, last: bool) -> np.datetime64 | None:
+    """Read a time, or a date, which stands for its first second or its `last`.
+
+    Raises
+    ------
+    UserError
+        If it is none.
+    """
     if text is None:
         return None
     try:
-        moment = np.datetime64(text.removesuffix("Z"))
-        if np.isnat(moment) or not re.match(r"\d{4}(-|$)", text):
+        read = np.datetime64(text.removesuffix("Z"))
+        if np.isnat(read) or not re.match(r"\d{4}(-|$)", text):
             raise ValueError(text)
     except ValueError as error:
         raise UserError(f"{flag} {text}: not a time; write it as 2020-06-01 or 2020-06-01T06:00") from error
-    unit = np.datetime_data(moment.dtype)[0]
-    end = moment + 1 if last and unit in ("Y", "M", "D", "h", "m") else moment
+    unit = np.datetime_data(read.dtype)[0]
+    end = read + 1 if last and unit in ("Y", "M", "D", "h", "m") else read
     seconds = end.astype("datetime64[s]")
-    return seconds - np.timedelta64(1, "s") if end != moment else seconds
+    return seconds - np.timedelta64(1, "s") if end != read else seconds
 
 
-def _box(text: str | None) -> tuple[float, float, float, float] | None:
+def box(text: str | None) -> tuple[float, float, float, float] | None:
+    """Read `x0,y0,x1,y1`.
+
+    Raises
+    ------
+    UserError
+        If it is no box.
+    """
     if text is None:
         return None
     try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.config import ModelSettings, SamplingSettings, TrainingSettings
 from pipeline.data.batch import Batch
-from pipeline.diffusion.noise import StepDraws
+from pipeline.diffusion.noise import StepDraws, field_noise
+from pipeline.diffusion.samplers import SAMPLERS, run
+from pipeline.diffusion.schedule import Schedule
 from pipeline.factors import FactorPair, ScaleParameters
 
 if TYPE_CHECKING:
@@ -108,6 +111,26 @@ class Loss:
         return self.total / self.weight.clamp(min=1)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a model sees in a batch of windows before any noise: computed once, and small enough to be kept.
+
+    Attributes
+    ----------
+    centre : Tensor
+        (B, tau, H, W): what samples are drawn around, in the units in which windows are joined.
+    context : Tensor
+        (B, ...): what it needs of the earlier frames.
+    """
+
+    centre: Tensor
+    context: Tensor
+
+
+Guide = Callable[[Tensor, int], Tensor]
+"""Predicts, from noisy fields (B members, tau, H, W) and one time, the clean ones; members innermost."""
+
+
 class SuperResolutionModel(nn.Module, ABC):
     """What every family implements.
 
@@ -118,6 +141,7 @@ class SuperResolutionModel(nn.Module, ABC):
     """
 
     spec: ModelSpec
+    schedule: Schedule
 
     @staticmethod
     @abstractmethod
@@ -141,8 +165,40 @@ class SuperResolutionModel(nn.Module, ABC):
         """Give the deterministic prediction (B, tau, H, W) in physical units."""
 
     @abstractmethod
+    def look(self, batch: Batch) -> Look:
+        """Compute what does not depend on the noise."""
+
+    @abstractmethod
+    def guide(self, batch: Batch, look: Look, members: int) -> Guide:
+        """Prepare the denoising of `members` fields per window; only the last coarse frame is looked at."""
+
+    @abstractmethod
+    def compose(self, centre: Tensor, clean: Tensor) -> Tensor:
+        """Put a centre and clean fields of one shape together, in physical units, not yet conserving.
+
+        Pixel by pixel, so that pieces of a field can be composed.
+        """
+
+    @abstractmethod
+    def finish(self, field: Tensor, batch: Batch, members: int = 1) -> Tensor:
+        """Make composed fields (B members, tau, H, W), members innermost, conserve the coarse amounts."""
+
     def sample(self, batch: Batch, sampling: SamplingSettings, seed: int) -> Tensor:
         """Draw an ensemble (B, members, tau, H, W) in physical units; a member depends on seed and place."""
+        B, M = len(batch), sampling.members
+        look = self.look(batch)
+        # (B, ...) becomes (B M, ...), members innermost
+        places = [(t, y, x, m) for t, y, x in batch.position.tolist() for m in range(M)]
+
+        def noise(draw: int) -> Tensor:
+            shape = (self.spec.pair.time, *look.centre.shape[-2:])
+            drawn = [field_noise(seed, m, time=t, y=y, x=x, shape=shape, draw=draw) for t, y, x, m in places]
+            return torch.stack(drawn).to(look.centre.device)
+
+        updates = SAMPLERS[sampling.sampler](self.schedule, sampling.steps)
+        clean = run(updates, self.guide(batch, look, M), noise(0), lambda k: noise(k + 1))
+        field = self.compose(look.centre.repeat_interleave(M, dim=0), clean)
+        return self.finish(field, batch, members=M).unflatten(0, (B, M))
 
     def stage_state(self, stage: Stage) -> dict[str, Tensor]:
         """Give the weights and buffers that a stage trained or prepared."""

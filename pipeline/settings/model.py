@@ -57,7 +57,7 @@ class ModelSettings(Settings):
 class SamplingSettings(Settings):
     """How ensembles are drawn: trials are scored with exactly what downscaling uses."""
 
-    sampler: Literal["dpm_solver_pp_2m", "ddim", "ancestral"] = "dpm_solver_pp_2m"
+    sampler: Literal["dpm_solver_pp_2m", "heun", "ddim", "ancestral"] = "dpm_solver_pp_2m"
     steps: int = Field(5, ge=1, description="network evaluations per member")
     members: int = Field(8, ge=2)
 

@@ -208,7 +208,7 @@ def _train_and_score(
             folder,
             model,
             sampling=config.sampling,
-            data=describe_data(store.info, config),
+            data=describe_data(store, config),
             scores={f"validation_{name}": value for name, value in scores.items()},
         )
     return Outcome(

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from pipeline.diffusion.samplers import SAMPLERS, ddim, dpm_solver_pp_2m, log_snr_times, uniform_times
+from pipeline.diffusion.samplers import SAMPLERS, log_snr_times, run, uniform_times
 from pipeline.diffusion.schedule import Schedule, linear_schedule
 
 MEAN, SPREAD = 0.7, 0.4
@@ -29,11 +29,13 @@ def fresh_noise(shape):
     return lambda k: torch.randn(shape, generator=torch.Generator().manual_seed(100 + k), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("ancestral", 1000), ("ddim", 300), ("dpm_solver_pp_2m", 40)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("ancestral", 1000), ("ddim", 300), ("dpm_solver_pp_2m", 40), ("heun", 41)]
+)
 def test_many_steps_recover_the_distribution(name, steps):
     shape = (1, 1, 150, 150)
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    out = SAMPLERS[name](exact_denoiser(SCHEDULE), start, SCHEDULE, steps, fresh_noise(shape))
+    out = run(SAMPLERS[name](SCHEDULE, steps), exact_denoiser(SCHEDULE), start, fresh_noise(shape))
     assert float(out.mean()) == pytest.approx(MEAN, abs=0.015)
     assert float(out.std()) == pytest.approx(SPREAD, rel=0.03)
 
@@ -44,13 +46,14 @@ def test_many_steps_recover_the_distribution(name, steps):
 def test_evaluations_are_as_many_as_asked_for_at_falling_times(name, beta, steps):
     schedule, times = linear_schedule(beta), []
     start = torch.zeros(1, 1, 2, 2)
-    out = SAMPLERS[name](
-        exact_denoiser(schedule, times), start, schedule, steps, lambda k: torch.zeros_like(start)
-    )
+    updates = SAMPLERS[name](schedule, steps)
+    out = run(updates, exact_denoiser(schedule, times), start, lambda k: torch.zeros_like(start))
     assert len(times) == steps
     # The start is standard normal: where the schedule leaves signal, it must begin at its very end.
     assert times[0] == 999 or float(schedule.signal[times[0]]) < 0.01
-    assert all(later < earlier for earlier, later in itertools.pairwise(times))
+    # Heun asks at the end of a step, and there again at the start of the next one.
+    assert all(later < earlier for earlier, later in itertools.pairwise(dict.fromkeys(times)))
+    assert name == "heun" or len(set(times)) == steps
     assert torch.isfinite(out).all()
 
 
@@ -85,28 +88,30 @@ def error_against_the_ode(sampler, steps):
     denoise, met = exact_denoiser(schedule), {}
 
     def remember(x, t):
-        met[t] = float(x)
+        met[t] = float(x)  # of two evaluations at one time the later one: Heun has corrected it by then
         return denoise(x, t)
 
     def standardise(x, t):
         variance = float(schedule.signal[t] ** 2 * SPREAD**2 + schedule.noise[t] ** 2)
         return (x - float(schedule.signal[t]) * MEAN) / variance**0.5
 
-    sampler(remember, torch.full((1, 1, 1, 1), 1.3, dtype=torch.float64), schedule, steps, fresh_noise(()))
+    start = torch.full((1, 1, 1, 1), 1.3, dtype=torch.float64)
+    run(SAMPLERS[sampler](schedule, steps), remember, start, fresh_noise(()))
     # Along the exact path of Gaussian data the standardised value does not change.
     return abs(standardise(met[512], 512) - standardise(1.3, -1))
 
 
 def test_orders_of_convergence():
     grid = (40, 80, 160)
-    first = [error_against_the_ode(ddim, steps) for steps in grid]
-    second = [error_against_the_ode(dpm_solver_pp_2m, steps) for steps in grid]
+    first = [error_against_the_ode("ddim", steps) for steps in grid]
+    second = [error_against_the_ode("dpm_solver_pp_2m", steps) for steps in grid]
     for coarse, fine in itertools.pairwise(first):
         assert 1.8 < coarse / fine < 2.2
-    for coarse, fine in itertools.pairwise(second):
+    trapezium = [error_against_the_ode("heun", 2 * steps - 1) for steps in grid]
+    for coarse, fine in (*itertools.pairwise(second), *itertools.pairwise(trapezium)):
         assert 3.4 < coarse / fine < 4.6
     assert second[0] < first[0] / 10
-    assert error_against_the_ode(dpm_solver_pp_2m, 10) < error_against_the_ode(ddim, 10) / 10
+    assert error_against_the_ode("dpm_solver_pp_2m", 10) < error_against_the_ode("ddim", 10) / 10
 
 
 def test_a_large_beta_spends_its_evaluations_where_there_is_signal():
@@ -114,7 +119,7 @@ def test_a_large_beta_spends_its_evaluations_where_there_is_signal():
     schedule = linear_schedule(0.15)
     shape = (1, 1, 100, 100)
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    out = dpm_solver_pp_2m(exact_denoiser(schedule), start, schedule, 5, fresh_noise(shape))
+    out = run(SAMPLERS["dpm_solver_pp_2m"](schedule, 5), exact_denoiser(schedule), start, fresh_noise(shape))
     assert float(out.std()) > 0.7 * SPREAD
 
 
@@ -127,7 +132,7 @@ def test_ancestral_steps_are_the_posterior_of_ho_et_al():
         met.append((t, x))
         return clean
 
-    SAMPLERS["ancestral"](denoise, start, schedule, 10, draws)
+    run(SAMPLERS["ancestral"](schedule, 10), denoise, start, draws)
     betas, kept = schedule.betas, (1 - schedule.betas).cumprod(0)
     for k, ((t, x), (_, below)) in enumerate(itertools.pairwise(met)):
         # equations 6 and 7, written with beta_t and abar_t
@@ -144,10 +149,13 @@ def test_only_the_ancestral_sampler_draws_noise():
     def refuse(k):
         raise AssertionError("a deterministic sampler needs no noise")
 
-    for sampler in (ddim, dpm_solver_pp_2m):
-        sampler(exact_denoiser(SCHEDULE), start, SCHEDULE, 6, refuse)
+    for name in ("ddim", "dpm_solver_pp_2m", "heun"):
+        run(SAMPLERS[name](SCHEDULE, 6), exact_denoiser(SCHEDULE), start, refuse)
     drawn = []
-    SAMPLERS["ancestral"](
-        exact_denoiser(SCHEDULE), start, SCHEDULE, 6, lambda k: (drawn.append(k), torch.zeros_like(start))[1]
+    run(
+        SAMPLERS["ancestral"](SCHEDULE, 6),
+        exact_denoiser(SCHEDULE),
+        start,
+        lambda k: (drawn.append(k), torch.zeros_like(start))[1],
     )
     assert drawn == [0, 1, 2, 3, 4]  # every step but the last, each its own draw

@@ -35,7 +35,7 @@ print([name for name in ("ray", "mlflow", "optuna", "torch") if name in sys.modu
 def model(trained_like, store, tmp_path):
     """A model as a training leaves it: its card says on which windows it was scored, and how."""
     config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
-    data = describe_data(store.info, config)
+    data = describe_data(store, config)
     url = str(tmp_path / "model")
     save_model(url, trained_like(), sampling=SAMPLING, data=data, scores={"validation_windows": 5})
     return url

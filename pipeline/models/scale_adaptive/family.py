@@ -14,15 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.config import ModelSettings, SamplingSettings, TrainingSettings
+from pipeline.config import ModelSettings, TrainingSettings
 from pipeline.conservation import conserve
 from pipeline.data.batch import Batch
 from pipeline.data.coarsen import spread
-from pipeline.diffusion.noise import StepDraws, field_noise
+from pipeline.diffusion.noise import StepDraws
 from pipeline.diffusion.process import add_noise, clean_from_velocity, velocity
-from pipeline.diffusion.samplers import SAMPLERS
 from pipeline.diffusion.schedule import linear_schedule
-from pipeline.models.family import Loss, ModelSpec, Stage, SuperResolutionModel
+from pipeline.models.family import Guide, Look, Loss, ModelSpec, Stage, SuperResolutionModel
 from pipeline.models.scale_adaptive.denoiser import Denoiser, TemporalTokens
 from pipeline.models.scale_adaptive.mean import ConditionalMean
 
@@ -121,22 +120,17 @@ class ScaleAdaptive(SuperResolutionModel):
 
     def predict_mean(self, batch: Batch) -> Tensor:
         """Give C in physical units, conserving."""
-        return self._finish(self.mean(self._frames(batch)), batch)
+        return self._finished(self.mean(self._frames(batch)), batch)
 
-    def sample(self, batch: Batch, sampling: SamplingSettings, seed: int) -> Tensor:
-        """Draw an ensemble: mass(relu(C + R_hat)) for every member (section 1)."""
-        B, M, pair = len(batch), sampling.members, self.spec.pair
+    def look(self, batch: Batch) -> Look:
+        """Give C in transformed units, conserving, and the temporal tokens."""
         frames = self._frames(batch)
-        centre = self._centre(batch, frames)
-        # What does not depend on the noise is computed once; (B, ...) becomes (B M, ...), members innermost.
-        condition = self._condition(frames, centre).repeat_interleave(M, dim=0)
-        tokens = self.tokens(frames).repeat_interleave(M, dim=0)
-        shape = (pair.time, *centre.shape[-2:])
-        places = [(t, y, x, m) for t, y, x in batch.position.tolist() for m in range(M)]
+        return Look(self._centre(batch, frames), self.tokens(frames))
 
-        def noise(draw: int) -> Tensor:
-            drawn = [field_noise(seed, m, time=t, y=y, x=x, shape=shape, draw=draw) for t, y, x, m in places]
-            return torch.stack(drawn).to(centre.device)
+    def guide(self, batch: Batch, look: Look, members: int) -> Guide:
+        """Prepare the denoiser: what does not depend on the noise is made once for all its evaluations."""
+        condition = self._condition(self._frames(batch.last_frame()), look.centre)
+        condition, tokens = (z.repeat_interleave(members, dim=0) for z in (condition, look.context))
 
         def denoise(noisy: Tensor, time: int) -> Tensor:
             times = torch.full((len(noisy),), time, device=noisy.device)
@@ -145,10 +139,29 @@ class ScaleAdaptive(SuperResolutionModel):
                 noisy, v, float(self.schedule.signal[time]), float(self.schedule.noise[time])
             )
 
-        sampler = SAMPLERS[sampling.sampler]
-        residual = sampler(denoise, noise(0), self.schedule, sampling.steps, lambda k: noise(k + 1))
-        total = centre.repeat_interleave(M, dim=0) + residual * self.denoiser.residual_scale
-        return self._finish(total, batch, members=M).unflatten(0, (B, M))
+        return denoise
+
+    def compose(self, centre: Tensor, clean: Tensor) -> Tensor:
+        """Give C + R_hat in physical units."""
+        return self.spec.transform.inverse((centre + clean * self.denoiser.residual_scale).float())
+
+    def finish(self, field: Tensor, batch: Batch, members: int = 1) -> Tensor:
+        """Make physical fields conserving: mass(relu(C + R_hat)) (section 1); dry in, dry out.
+
+        The mass is that of the pixels that lie in known coarse cells: a model in use sees no fine mask.
+        """
+        coarse, known = (z.repeat_interleave(members, dim=0) for z in (batch.last, batch.last_mask))
+        conserved = conserve(
+            field,
+            coarse,
+            self.spec.pair,
+            self.spec.parameters.conservation,
+            scale=self.spec.scale,
+            coarse_mask=known,
+        )
+        wet = torch.where(known, coarse, 0.0).amax(dim=(1, 2, 3), keepdim=True) > 0
+        inside = spread(known, self.spec.pair)
+        return torch.where(wet & inside, conserved, 0.0)
 
     def _frames(self, batch: Batch) -> Tensor:
         """(B, L, 2 + S + K, H, W): each context frame on the fine grid, its mask, statics and dynamics."""
@@ -173,30 +186,13 @@ class ScaleAdaptive(SuperResolutionModel):
     def _centre(self, batch: Batch, frames: Tensor | None = None) -> Tensor:
         """(B, tau, H, W): C in transformed units, after the mass transform."""
         frames = self._frames(batch) if frames is None else frames
-        return self.spec.transform.forward(self._finish(self.mean(frames), batch))
+        return self.spec.transform.forward(self._finished(self.mean(frames), batch))
 
     def _residual(self, batch: Batch, centre: Tensor) -> Tensor:
         return self.spec.transform.forward(batch.fine) - centre
 
-    def _finish(self, values: Tensor, batch: Batch, members: int = 1) -> Tensor:
-        """Go from transformed units to a conserving physical field; dry in, dry out.
-
-        Values are (B members, tau, H, W), members innermost. The mass is that of the pixels that lie in known
-        coarse cells: a model in use sees no fine mask.
-        """
-        coarse, known = (z.repeat_interleave(members, dim=0) for z in (batch.last, batch.last_mask))
-        physical = self.spec.transform.inverse(values.float())
-        field = conserve(
-            physical,
-            coarse,
-            self.spec.pair,
-            self.spec.parameters.conservation,
-            scale=self.spec.scale,
-            coarse_mask=known,
-        )
-        wet = torch.where(known, coarse, 0.0).amax(dim=(1, 2, 3), keepdim=True) > 0
-        inside = spread(known, self.spec.pair)
-        return torch.where(wet & inside, field, 0.0)
+    def _finished(self, values: Tensor, batch: Batch) -> Tensor:
+        return self.finish(self.spec.transform.inverse(values.float()), batch)
 
 
 def _masked_mse(predicted: Tensor, target: Tensor, batch: Batch) -> Loss:

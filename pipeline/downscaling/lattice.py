@@ -1,0 +1,133 @@
+"""Tiles over a domain: where they lie, and how much each of them counts at every pixel.
+
+The tiles lie on one fixed lattice, they overlap, and their weights add up to 1 at every pixel. So the
+weighted sum of what the tiles say is the joined field, and a sum over the domain is that over the tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.factors import FactorPair
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of a lattice.
+
+    Attributes
+    ----------
+    y, x : slice
+        Its fine pixels in the domain.
+    weights : np.ndarray
+        (H', W') float32, how much it counts there.
+    """
+
+    y: slice
+    x: slice
+    weights: np.ndarray
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Its first row and column."""
+        return self.y.start, self.x.start
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Overlapping tiles of one size over a domain.
+
+    Attributes
+    ----------
+    height, width : int
+        Fine pixels of the domain, multiples of the space factor.
+    side : int
+        Of a tile in fine pixels, a multiple of the space factor; on a smaller domain tiles are as wide as it.
+    stride : int
+        From one tile to the next, a multiple of the space factor; the last one ends with the domain.
+    """
+
+    height: int
+    width: int
+    side: int
+    stride: int
+
+    @classmethod
+    def over(cls, height: int, width: int, side: int, overlap: float, pair: FactorPair) -> Lattice:
+        """Lay tiles so that neighbours share this part of their side, in whole coarse cells.
+
+        Parameters
+        ----------
+        height, width : int
+        side : int
+            Rounded down to whole cells, one at least.
+        overlap : float
+            In [0, 1).
+        pair : FactorPair
+        """
+        cells = max(1, side // pair.space)
+        step = min(cells, max(1, math.floor(cells * (1 - overlap) + 1e-9)))
+        return cls(height, width, cells * pair.space, step * pair.space)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of every tile."""
+        return min(self.side, self.height), min(self.side, self.width)
+
+    @cached_property
+    def _axes(self) -> tuple[list[int], np.ndarray, list[int], np.ndarray]:
+        return (
+            *_axis(self.height, self.shape[0], self.stride),
+            *_axis(self.width, self.shape[1], self.stride),
+        )
+
+    def __len__(self) -> int:
+        ys, _, xs, _ = self._axes
+        return len(ys) * len(xs)
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Give all tiles, row by row."""
+        ys, down, xs, across = self._axes
+        rows, columns = self.shape
+        for y, by in zip(ys, down, strict=True):
+            for x, bx in zip(xs, across, strict=True):
+                weights = np.outer(by, bx).astype(np.float32)
+                yield Tile(slice(y, y + rows), slice(x, x + columns), weights)
+
+    def where(self, wanted: np.ndarray) -> list[Tile]:
+        """Give the tiles that touch wanted pixels, with weights that add up to 1 wherever there is one.
+
+        Parameters
+        ----------
+        wanted : np.ndarray
+            (H, W) bool.
+        """
+        tiles = [tile for tile in self if wanted[tile.y, tile.x].any()]
+        if len(tiles) == len(self):
+            return tiles
+        total = np.zeros(wanted.shape, np.float32)
+        for tile in tiles:
+            total[tile.y, tile.x] += tile.weights
+        least = np.finfo(np.float32).tiny
+        return [
+            replace(tile, weights=tile.weights / np.maximum(total[tile.y, tile.x], least)) for tile in tiles
+        ]
+
+
+def _axis(length: int, side: int, stride: int) -> tuple[list[int], np.ndarray]:
+    """Give the starts (n,) of tiles along one axis, and their weights (n, side), which add up to 1.
+
+    A tile's own weight falls as sin^2 from its middle to its edges, where the network sees least around it.
+    """
+    last = length - side
+    starts = [*range(0, last, stride), last]
+    bump = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + side] += bump
+    return starts, np.stack([bump / total[start : start + side] for start in starts])

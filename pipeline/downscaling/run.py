@@ -1,0 +1,194 @@
+"""Downscaling an archive: a model, an input, an output, and what is left to be done between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import __version__, environment
+from pipeline.config import Config
+from pipeline.downscaling import pool
+from pipeline.downscaling.coarse_input import CoarseInput, open_input
+from pipeline.downscaling.lattice import Lattice
+from pipeline.downscaling.opening import InputRequest
+from pipeline.downscaling.output import Output, writing
+from pipeline.downscaling.output_plan import OutputPlan
+from pipeline.downscaling.record import Record
+from pipeline.downscaling.task import Downscaler, Task, tasks_left
+from pipeline.ingest.transfer import Progress
+from pipeline.model_file import load_card, load_model
+from pipeline.progress import progress
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything checked, nothing written.
+
+    Attributes
+    ----------
+    config : Config
+    downscaler : Downscaler
+    plan : OutputPlan
+    """
+
+    config: Config
+    downscaler: Downscaler
+    plan: OutputPlan
+
+    @property
+    def source(self) -> CoarseInput:
+        """What is refined."""
+        return self.downscaler.source
+
+    def describe(self, url: str) -> str:
+        """Say what would be done, a line each."""
+        source, plan, settings = self.source, self.plan, self.config.downscaling
+        lattice, sampling = self.downscaler.lattice, self.downscaler.sampling
+        (h, w), (H, W), tau = source.grid, plan.grid, plan.pair.time
+        arrays = ", ".join(plan.arrays)
+        lines = [
+            f"input: {len(source)} coarse frames of {h} x {w} cells from {source.store.url}, "
+            f"{source.times[0]} to {source.times[-1]}",
+            f"output: {url}: {arrays} at {len(source) * tau} times on {H} x {W} pixels, "
+            f"{plan.nbytes / 2**30:.3g} GiB before compression",
+            f"model: {self.downscaler.model_url} ({plan.pair}, {source.context} coarse frames of context)",
+            f"sampling: {settings.members} members, {sampling.sampler}, {sampling.steps} network evaluations",
+            f"tiles: {len(lattice)} of {lattice.shape[0]} x {lattice.shape[1]} pixels, "
+            f"every {lattice.stride}",
+        ]
+        return "\n".join([*lines, *(f"note: {note}" for note in source.notes)])
+
+
+def sampling_of(model_url: str) -> dict[str, Any]:
+    """Give how a model was scored: sampler and evaluations; the size of an ensemble is another matter."""
+    known: Mapping[str, Any] = load_card(model_url)["sampling"]
+    return {name: value for name, value in known.items() if name != "members"}
+
+
+def prepare(
+    config: Config, model_url: str, wanted: InputRequest, *, device: str = "cpu", told: Progress | None = None
+) -> Prepared:
+    """Load the model, open the input, check that they belong together.
+
+    Parameters
+    ----------
+    config : Config
+        `downscaling`, `sampling` and `seed`.
+    model_url : str
+        Folder of the model.
+    wanted : InputRequest
+    device : str
+        Of the networks.
+    told : callable, optional
+        Shows the progress of an ingest.
+
+    Raises
+    ------
+    UserError
+        One line, for the first thing that does not fit.
+    """
+    card, spec = load_card(model_url), load_model(model_url).spec
+    source = open_input(wanted, spec, card, *([told] if told else []))
+    settings, pair = config.downscaling, spec.pair
+    side = settings.tile or int(card["data"]["settings"]["patch"])
+    height, width = (cells * pair.space for cells in source.grid)
+    lattice = Lattice.over(height, width, side, settings.overlap, pair)
+    downscaler = Downscaler(
+        model_url, card["sha256"], source, lattice, config.sampling, settings, config.seed, device
+    )
+    return Prepared(config, downscaler, _output_plan(config, downscaler, card))
+
+
+def _output_plan(config: Config, downscaler: Downscaler, card: Mapping[str, Any]) -> OutputPlan:
+    source, settings, lattice = downscaler.source, config.downscaling, downscaler.lattice
+    facts = {
+        "model": card["sha256"],
+        "family": card["family"],
+        "parameters": card["parameters"],
+        "sampler": config.sampling.sampler,
+        "network_evaluations": config.sampling.steps,
+        "ensemble": settings.members,
+        "seed": config.seed,
+        "tile": lattice.side,
+        "stride": lattice.stride,
+        "lasting": settings.lasting,
+        "precision": settings.precision,
+        "input": source.fingerprint,
+    }
+    notes = {
+        "model_url": environment.without_secrets(downscaler.model_url),
+        "input_url": environment.without_secrets(source.store.url),
+        "trained_on": card["data"].get("name", ""),
+        "finescale": __version__,
+    }
+    info = source.store.info
+    attributes = source.attributes
+    return OutputPlan(
+        source.pair,
+        np.concatenate([source.fine_times(i) for i in range(len(source))]),
+        source.fine_y,
+        source.fine_x,
+        info.variable,
+        source.units,
+        settings.members if settings.write_members else 0,
+        settings.quantiles,
+        settings.exceed,
+        crs=info.crs,
+        facts=facts,
+        notes=notes,
+        attributes=attributes,
+    )
+
+
+def downscale_to(
+    prepared: Prepared, url: str, *, workers: int | None = None, overwrite: bool = False, resume: bool = True
+) -> str:
+    """Refine what is left to be refined, and say what was done.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    url : str
+        Of the output.
+    workers : int, optional
+        Actors on a Ray cluster, which has been started; none: this process does it.
+    overwrite, resume : bool
+        See `writing`.
+
+    Raises
+    ------
+    UserError
+        If the output is not ours to write.
+    GaveUpError
+        If workers died too often.
+    """
+    config, downscaler = prepared.config, prepared.downscaler
+    with writing(url, prepared.plan, overwrite=overwrite, resume=resume) as (output, record):
+        if record.complete:
+            return "already there, complete and with the same settings"
+        tasks = tasks_left(output, record.finished, config.downscaling)
+        for task in _shown(_done(config, downscaler, output, tasks, workers), tasks, record):
+            for part in task.parts:
+                record.mark(task.frame, part)
+        record.finish()
+    return f"{sum(len(task.parts) for task in tasks)} of {record.finished.size} parts written"
+
+
+def _done(
+    config: Config, downscaler: Downscaler, output: Output, tasks: list[Task], workers: int | None
+) -> Iterator[Task]:
+    if workers is None or not tasks:
+        return pool.here(downscaler, output, tasks)
+    return pool.on_cluster(config, downscaler, output, tasks, workers)
+
+
+def _shown(done: Iterator[Task], tasks: list[Task], record: Record) -> Iterator[Task]:
+    """Show how far it is, and how long it will take."""
+    drawn = sum(len(task.members) for task in tasks)
+    with progress("downscaling", drawn, "members of a frame") as tell:
+        for task in done:
+            yield task
+            tell(len(task.members))
