@@ -77,8 +77,8 @@ class JointSampler:
     def draw(self, frame: Frame, members: Sequence[int], scratch: Scratch) -> np.ndarray:
         """Draw members of one coarse frame, in physical units, not yet conserving.
 
-        A tile whose cells are all dry or missing comes out dry (`SuperResolutionModel.finish`): the network is
-        not asked about it, which for rain is most of what a large domain would cost.
+        A tile whose cells are all dry or missing comes out dry (`SuperResolutionModel.finish`): the network
+        is not asked about it, which for rain is most of what a large domain would cost.
 
         Parameters
         ----------
@@ -112,8 +112,8 @@ class JointSampler:
             noisy[:, :, band] = self.model.compose(middle, self._there(noisy[:, :, band])).cpu().numpy()
         return noisy
 
-    def _look(self, frame: Frame, tiles: Sequence[Tile], scratch: Scratch) -> tuple[np.ndarray, list[Tensor]]:
-        """Join the centres of the tiles, (tau, H, W), and keep each one's context."""
+    def _look(self, frame: Frame, tiles: Sequence[Tile], scratch: Scratch) -> tuple[np.ndarray, Tensor]:
+        """Join the centres of the tiles, (tau, H, W), and keep each one's context, (N, ...)."""
         lattice, contexts = self.lattice, []
         centre = scratch.zeros((self.model.spec.pair.time, lattice.height, lattice.width))
         for first in range(0, len(tiles), self.batch):
@@ -123,9 +123,9 @@ class JointSampler:
                 look = self.model.look(batch)
             for tile, one in zip(group, look.centre.float().cpu().numpy(), strict=True):
                 centre[:, tile.y, tile.x] += tile.weights * one
-            contexts += look.context.split(1)
+            contexts.append(look.context)
             scratch.rest()
-        return centre, contexts
+        return centre, torch.cat(contexts) if contexts else torch.zeros(0)
 
     def _denoise(
         self,
@@ -134,7 +134,7 @@ class JointSampler:
         noisy: np.ndarray,
         centre: np.ndarray,
         tiles: Sequence[Tile],
-        contexts: Sequence[Tensor],
+        contexts: Tensor,
         clean: np.ndarray,
         scratch: Scratch,
     ) -> None:
@@ -145,7 +145,7 @@ class JointSampler:
             group = tiles[first : first + size]
             batch = frame.batch([tile.corner for tile in group], lattice.shape).last_frame().to(self.device)
             middle = np.stack([centre[:, tile.y, tile.x] for tile in group])  # (B, tau, H', W')
-            context = torch.cat(list(contexts[first : first + size]))
+            context = contexts[first : first + size]
             cut = np.stack([noisy[:, :, tile.y, tile.x] for tile in group])  # (B, M, tau, H', W')
             with self._computing():
                 guide = self.model.guide(batch, Look(self._there(middle), context), members)

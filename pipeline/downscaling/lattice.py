@@ -24,13 +24,26 @@ class Tile:
     ----------
     y, x : slice
         Its fine pixels in the domain.
-    weights : np.ndarray
-        (H', W') float32, how much it counts there.
+    down, across : np.ndarray
+        (H',) and (W',), how much it counts in a row and in a column.
+    total : np.ndarray or None
+        (H, W) float32, what the weights of all tiles add up to; none: 1 everywhere.
     """
 
     y: slice
     x: slice
-    weights: np.ndarray
+    down: np.ndarray
+    across: np.ndarray
+    total: np.ndarray | None = None
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(H', W') float32, how much it counts at its pixels."""
+        weights = np.outer(self.down, self.across).astype(np.float32)
+        if self.total is None:
+            return weights
+        # Where no weight is there is no field either.
+        return weights / np.maximum(self.total[self.y, self.x], np.finfo(np.float32).tiny)
 
     @property
     def corner(self) -> tuple[int, int]:
@@ -96,8 +109,7 @@ class Lattice:
         rows, columns = self.shape
         for y, by in zip(ys, down, strict=True):
             for x, bx in zip(xs, across, strict=True):
-                weights = np.outer(by, bx).astype(np.float32)
-                yield Tile(slice(y, y + rows), slice(x, x + columns), weights)
+                yield Tile(slice(y, y + rows), slice(x, x + columns), by, bx)
 
     def where(self, wanted: np.ndarray) -> list[Tile]:
         """Give the tiles that touch wanted pixels, with weights that add up to 1 wherever there is one.
@@ -113,10 +125,7 @@ class Lattice:
         total = np.zeros(wanted.shape, np.float32)
         for tile in tiles:
             total[tile.y, tile.x] += tile.weights
-        least = np.finfo(np.float32).tiny
-        return [
-            replace(tile, weights=tile.weights / np.maximum(total[tile.y, tile.x], least)) for tile in tiles
-        ]
+        return [replace(tile, total=total) for tile in tiles]
 
 
 def _axis(length: int, side: int, stride: int) -> tuple[list[int], np.ndarray]:
