@@ -20,6 +20,7 @@ EXAMPLES = """\
   python jobs/benchmark.py loader --pairs 4x2 --set data.synthetic.frames=288 \\
       --set data.synthetic.height=768 --set data.synthetic.width=768
   python jobs/benchmark.py loader-memory --pairs 4x2 --set data.memory_gib=1   # a field of 50 GB
+  python jobs/benchmark.py scores --pairs 4x2                              # against scores and xskillscore
 
 Results of sweeps go to OUTPUT/benchmark; stage-cache carries on where it was stopped.
 """
@@ -38,7 +39,15 @@ def main(argv: list[str]) -> None:
     parser = job_parser("jobs/benchmark.py", __doc__ or "", EXAMPLES)
     parser.add_argument(
         "measure",
-        choices=["stage-cache", "trial-overhead", "train-step", "shard-memory", "loader", "loader-memory"],
+        choices=[
+            "stage-cache",
+            "trial-overhead",
+            "train-step",
+            "shard-memory",
+            "loader",
+            "loader-memory",
+            "scores",
+        ],
         help="what to measure",
     )
     add_config_flags(parser, FLAGS)
@@ -46,7 +55,7 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments)
     environment.prepare()
 
-    from pipeline.benchmarks import loader, loader_memory, sharding, sweeps, training
+    from pipeline.benchmarks import loader, loader_memory, scores, sharding, sweeps, training
 
     print(environment.without_secrets(config.to_yaml()), flush=True)
     if arguments.dry_run:
@@ -58,6 +67,7 @@ def main(argv: list[str]) -> None:
         "shard-memory": sharding.shard_memory,
         "loader": loader.loader_speed,
         "loader-memory": loader_memory.loader_memory,
+        "scores": scores.scoring_speed,
     }
     print(measure[arguments.measure](config), flush=True)
 

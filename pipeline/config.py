@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from pipeline.settings.base import Settings
 from pipeline.settings.data import DataSettings, SplitSettings, SyntheticSettings
+from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.model import ModelSettings, SamplingSettings, ScoringSettings
 from pipeline.settings.platform import RaySettings, TrackingSettings, TrainSettings
 from pipeline.settings.training import CheckpointSettings, ParallelSettings, TrainingSettings
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointSettings",
     "Config",
     "DataSettings",
+    "EvaluationSettings",
     "ModelSettings",
     "ParallelSettings",
     "PruningSettings",
@@ -45,6 +47,7 @@ class Config(Settings):
     training: TrainingSettings = TrainingSettings()
     sampling: SamplingSettings = SamplingSettings()
     scoring: ScoringSettings = ScoringSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     tuning: TuningSettings = TuningSettings()
     train: TrainSettings = TrainSettings()
     tracking: TrackingSettings = TrackingSettings()

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pipeline.evaluation.statistics import Statistics
 
-_FEWEST_BLOCKS = 5
+FEWEST_BLOCKS = 5
+"""With fewer there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +99,18 @@ def crps_difference(
     sums = torch.zeros(2, count, dtype=torch.float64)
     sums.index_add_(1, blocks, torch.stack([reference.crps, tuned.crps]))
     value = _ratio(*sums.sum(dim=1)).item()
-    if count < _FEWEST_BLOCKS:
+    if count < FEWEST_BLOCKS:
         return Difference(value, math.nan, math.nan, count)
     drawn = torch.randint(count, (resamples, count), generator=generator)
     values = _ratio(sums[0][drawn].sum(dim=1), sums[1][drawn].sum(dim=1))
-    tail = _expanded_tail((1 - level) / 2, count)
+    tail = expanded_tail((1 - level) / 2, count)
     # Outwards to a resample, not between two: a perfect tuned model makes some infinite.
     low = torch.quantile(values, tail, interpolation="lower").item()
     high = torch.quantile(values, 1 - tail, interpolation="higher").item()
     return Difference(value, low, high, count)
 
 
-def _expanded_tail(tail: float, count: int) -> float:
+def expanded_tail(tail: float, count: int) -> float:
     """Give the tail whose normal quantile is the Student-t one of `count` blocks, times sqrt(n / (n - 1))."""
     from scipy.stats import norm, t
 

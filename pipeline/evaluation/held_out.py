@@ -24,7 +24,7 @@ from pipeline.models.family import SuperResolutionModel
 
 HeldOutSplit = Literal["validation", "test"]
 
-_RELEVANT = {"preset", "seed", "data", "model", "sampling", "scoring"}
+_RELEVANT = {"preset", "seed", "data", "model", "sampling", "scoring", "evaluation"}
 
 
 @dataclass(frozen=True)
@@ -220,17 +220,17 @@ def _room_for_context(
     return segments, longest
 
 
-def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split: HeldOutSplit) -> Windows:
-    """Give the windows of a split that the model is scored on, with its covariates and their numbers.
+def held_out_data(saved: SavedModel, store: FieldStore, config: Config) -> PairData:
+    """Give a store's data as a model sees them: with its transform, its covariates and their numbers.
 
     Raises
     ------
     UserError
-        If the store is too short for the model's context, or no window is valid and wet enough.
+        If the store is too short for the model's context.
     """
     spec = saved.model.spec
     segments, longest = _room_for_context(saved, store.info, config)
-    prepared = PairData(
+    return PairData(
         store,
         spec.pair,
         longest,
@@ -240,7 +240,18 @@ def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split
         settings=config.data,
         segments=segments,
     )
-    return prepared.scored_windows(split, spec.parameters.context, config.scoring, config.seed)
+
+
+def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split: HeldOutSplit) -> Windows:
+    """Give the windows of a split that the model is scored on, with its covariates and their numbers.
+
+    Raises
+    ------
+    UserError
+        If the store is too short for the model's context, or no window is valid and wet enough.
+    """
+    prepared = held_out_data(saved, store, config)
+    return prepared.scored_windows(split, saved.model.spec.parameters.context, config.scoring, config.seed)
 
 
 @dataclass(frozen=True)

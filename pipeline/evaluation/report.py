@@ -1,100 +1,58 @@
-"""A finished model's scores on held-out windows, with all that they stand on, as files."""
+"""An evaluation from its models to its files: tables, figures, and a report that people read."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from pipeline import __version__
-from pipeline.config import Config
 from pipeline.data.manifest import StoreInfo
 from pipeline.data.store import FieldStore
-from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import Evaluation, evaluate
-from pipeline.evaluation.held_out import (
-    CountedWindows,
-    HeldOutSplit,
-    SavedModel,
-    check_store,
-    held_out_windows,
-)
-from pipeline.evaluation.interval import Interval, crps_interval
-from pipeline.evaluation.showcase import wettest_panel
-from pipeline.evaluation.table import scores_table
-from pipeline.files import join, write_bytes, write_text
-from pipeline.model_file import json_numbers
-from pipeline.progress import progress
+from pipeline.evaluation.candidates import Candidate, check_candidates, rivals
+from pipeline.evaluation.charts import Charts, Picture, best_models
+from pipeline.evaluation.events import Gallery
+from pipeline.evaluation.held_out import HeldOutSplit
+from pipeline.evaluation.page import Page
+from pipeline.evaluation.run import PairScores, Piece, collect, pieces_of, score_pieces, state
+from pipeline.evaluation.summary import ModelScores, model_scores, scores_json
+from pipeline.evaluation.tidy import Row, tidy, to_csv, to_parquet
+from pipeline.files import exists, join, write_bytes, write_text
 
-SCORES, PANEL = "scores.json", "panel.png"
-FORMAT = 1
+SCORES, TABLE, COLUMNS, REPORT = "scores.json", "scores.csv", "scores.parquet", "report.html"
+FIGURES, PARTS = "figures", "parts"
 
 
 @dataclass(frozen=True)
-class ModelScores:
-    """All that is known about a model's scores.
+class Evaluated:
+    """A finished evaluation.
 
     Attributes
     ----------
-    saved : SavedModel
-    info : StoreInfo
-        Of the store that was scored on.
-    config : Config
-    split : {"validation", "test"}
-    evaluation : Evaluation
-    interval : Interval
-        Of the CRPS.
+    scores : tuple of ModelScores
+    rows : tuple of Row
+        Of the tidy table.
+    output : str
+        Folder that everything is in.
     """
 
-    saved: SavedModel
-    info: StoreInfo
-    config: Config
-    split: HeldOutSplit
-    evaluation: Evaluation
-    interval: Interval
+    scores: tuple[ModelScores, ...]
+    rows: tuple[Row, ...]
+    output: str
 
-    def table(self) -> str:
-        """Lay the scores out as text."""
-        return scores_table(self.saved.model.spec, self.info, self.split, self.evaluation, self.interval)
-
-    def to_json(self) -> str:
-        """Write everything that the scores stand on, and the scores."""
-        spec, config = self.saved.model.spec, self.config
-        content = {
-            "format": FORMAT,
-            "model": {
-                "sha256": self.saved.card["sha256"],
-                "family": spec.settings.family,
-                "pair": str(spec.pair),
-                "parameters": spec.parameters.model_dump(mode="json"),
-            },
-            "data": {
-                "name": self.info.name,
-                "fingerprint": self.info.fingerprint,
-                "units": self.info.units,
-                "cadence_seconds": self.info.cadence_seconds,
-                "settings": config.data.deciding(),
-                "max_context": config.tuning.max_context,
-            },
-            "split": self.split,
-            "windows": self.evaluation.ensemble.windows,
-            "sampling": config.sampling.model_dump(mode="json"),
-            "seed": config.seed,
-            "scores": json_numbers(self.evaluation.as_metrics()),
-            "crps_interval": json_numbers(asdict(self.interval)),
-            "versions": {"finescale": __version__, "torch": torch.__version__},
-        }
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    @property
+    def report(self) -> str:
+        """Where the report is."""
+        return join(self.output, REPORT)
 
 
-def describe(saved: SavedModel, config: Config, split: HeldOutSplit, info: StoreInfo | None) -> str:
+def describe(candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreInfo | None) -> str:
     """Say what would be scored, after all checks that need no field values.
 
     Parameters
     ----------
-    saved : SavedModel
-    config : Config
+    candidates : sequence of Candidate
     split : {"validation", "test"}
     info : StoreInfo, optional
         Of the store; none: synthetic rain that is not made for that.
@@ -102,91 +60,133 @@ def describe(saved: SavedModel, config: Config, split: HeldOutSplit, info: Store
     Raises
     ------
     UserError
-        If the model cannot be scored so.
+        If a model cannot be scored so, or two do not compare.
     """
-    saved.check(config)
-    notes = check_store(saved, info, config) if info else []
-    count = config.scoring.test_windows if split == "test" else config.scoring.windows
+    notes = check_candidates(candidates, info) if info else []
     data = info.name if info else "synthetic rain"
-    return "\n".join(
-        [
-            f"plan: {saved.model.spec.pair}, {saved.model.spec.parameters}",
+    lines = []
+    for one in candidates:
+        spec, config = one.saved.model.spec, one.config
+        count = config.scoring.test_windows if split == "test" else config.scoring.windows
+        lines += [
+            f"plan: {spec.pair}, {spec.parameters}" + (f" ({one.label})" if len(candidates) > 1 else ""),
             f"  scored on at most {count} windows of the {split} split of {data}, "
             f"{config.sampling.members} members each, {config.sampling.steps} network evaluations a member",
-            *(f"note: {note}" for note in notes),
         ]
-    )
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
-def output_folder(saved: SavedModel, split: HeldOutSplit, info: StoreInfo) -> str:
-    """Give where scores go unless another place is named: a folder inside the model's."""
-    return join(saved.url, "evaluation", f"{split}-{info.fingerprint[:8]}")
+def what_is_there(
+    candidates: Sequence[Candidate], store: FieldStore, split: HeldOutSplit, output: str
+) -> str:
+    """Say how much of an evaluation has been scored before; windows are looked for if there is anything."""
+    if not exists(join(output, PARTS)):
+        return f"nothing is scored yet in {output}"
+    found = rivals(candidates, store, split)
+    pieces = [piece for one in found for piece in pieces_of(one, split, output)]
+    return "\n".join([f"in {output}:", *state(pieces)])
 
 
-def pick_device(name: str) -> torch.device:
-    """Give the device that `cpu`, `cuda` or `auto` (a GPU if there is one) stands for.
+def output_folder(
+    candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreInfo, *, inside: bool
+) -> str:
+    """Give where scores go unless another place is named.
 
-    Raises
-    ------
-    UserError
-        If there is no GPU but one is asked for.
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    split : {"validation", "test"}
+    info : StoreInfo
+    inside : bool
+        A single model's scores go into its own folder; those of several below `output` of the configuration.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here; give --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    data = f"{split}-{info.fingerprint[:8]}"
+    if inside and len(candidates) == 1:
+        return join(candidates[0].saved.url, "evaluation", data)
+    which = "".join(sorted(one.saved.card["sha256"] for one in candidates))
+    digest = hashlib.sha256(which.encode()).hexdigest()[:8]
+    return join(candidates[0].config.output, "evaluations", f"{info.name}-{data}-{digest}")
 
 
-def evaluate_model(
-    saved: SavedModel,
+def evaluate_models(
+    candidates: Sequence[Candidate],
     store: FieldStore,
-    config: Config,
     *,
     split: HeldOutSplit,
     device: torch.device,
     output: str,
-) -> ModelScores:
-    """Score a finished model on held-out windows; write its scores and a picture.
+    workers: int | None = None,
+    settings: str = "",
+) -> Evaluated:
+    """Score finished models on held-out windows, and write tables, figures and the report.
+
+    What has been scored before into the same folder is not scored again.
 
     Parameters
     ----------
-    saved : SavedModel
-    store : FieldStore
-    config : Config
+    candidates : sequence of Candidate
         With `saved.defaults()` below the user's settings, windows and ensembles are those of the training.
+    store : FieldStore
     split : {"validation", "test"}
     device : torch.device
+        That scores; with workers, theirs.
     output : str
-        Folder for `panel.png` and, last, `scores.json`.
+        Folder for `parts/`, `figures/`, `scores.csv`, `scores.parquet`, `report.html` and, last,
+        `scores.json`.
+    workers : int, optional
+        Processes of a Ray cluster; none: all is done in this one.
+    settings : str
+        The configuration as text, for the report.
 
     Raises
     ------
     UserError
-        If the model does not fit the store, or frames of its training would be scored; nothing is written.
+        If a model does not fit the store, two do not compare, or frames of a training would be scored;
+        nothing is written.
     """
-    saved.check(config)
-    check_store(saved, store.info, config)
-    windows = held_out_windows(saved, store, config, split)
-    model = saved.model.to(device)
-    with progress("scoring", len(windows), "windows") as advance:
-        evaluation = evaluate(
-            model,
-            CountedWindows.over(windows, advance),
-            config.sampling,
-            batch=config.scoring.batch,
-            seed=config.seed,
-            device=device,
-        )
-    interval = crps_interval(evaluation, windows, config.scoring, config.seed)
-    scores = ModelScores(saved, store.info, config, split, evaluation, interval)
-    picture = wettest_panel(
-        model,
-        windows,
-        config.sampling,
-        seed=config.seed,
-        device=device,
-        name=store.info.name,
-        units=store.info.units,
-    )
-    write_bytes(join(output, PANEL), picture)
-    write_text(join(output, SCORES), scores.to_json())
-    return scores
+    for one in candidates:
+        one.saved.check(one.config)
+    notes = check_candidates(candidates, store.info)
+    found = rivals(candidates, store, split)
+    pieces: list[Piece] = [piece for one in found for piece in pieces_of(one, split, output)]
+    score_pieces(pieces, workers=workers, device=device)
+    print("drawing the report ...", flush=True)
+    scores = collect(pieces)
+    rows = tidy(scores, store.info, split)
+    here = device if workers is None else torch.device("cpu")  # the workers' GPU may not be this process's
+    pictures = _pictures(scores, rows, store.info, here)
+    for picture in (one for part in pictures.values() for one in part):
+        write_bytes(join(output, FIGURES, picture.file), picture.content)
+    page = Page(scores, rows, store.info, split, notes, pictures, settings)
+    write_text(join(output, TABLE), to_csv(rows))
+    write_bytes(join(output, COLUMNS), to_parquet(rows))
+    write_text(join(output, REPORT), page.html())
+    models = [one for pair in scores for one in model_scores(pair, store.info, split)]
+    write_text(join(output, SCORES), scores_json(models))
+    return Evaluated(tuple(models), tuple(rows), output)
+
+
+def _pictures(
+    scores: Sequence[PairScores], rows: Sequence[Row], info: StoreInfo, device: torch.device
+) -> dict[str, list[Picture]]:
+    """Draw everything, by section of the report."""
+    charts = Charts(scores, rows, info, scores[0].rivals.config.evaluation.level)
+    best = best_models(scores, rows)
+    galleries = [
+        Gallery(one, next(m for m in one.rivals.models if m.label == best[one.rivals.pair]), device)
+        for one in scores
+    ]
+    # The film is of the pair that refines most, in time if any does.
+    told = max(galleries, key=lambda one: _refined(one.scores))
+    return {
+        "pairs": list(charts.across_pairs()),
+        "calibration": list(charts.calibration()),
+        "distributions": list(charts.distributions()),
+        "neighbourhoods": list(charts.neighbourhoods()),
+        "windows": [told.film(), *(picture for one in galleries for picture in one.panels())],
+    }
+
+
+def _refined(scores: PairScores) -> tuple[bool, int]:
+    pair = scores.rivals.pair
+    return pair.time > 1, pair.pixels_per_cell

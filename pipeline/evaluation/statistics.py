@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.coarsen import block_sum, spread
+from pipeline.evaluation.sorting import sort_members
 from pipeline.factors import FactorPair
 
 
@@ -144,7 +145,7 @@ def fair_crps_per_pixel(members: Tensor, truth: Tensor) -> Tensor:
         raise ValueError(f"the fair CRPS needs at least 2 members, not {size}")
     # Sorted distances instead of sorted values: the weights below sum to 0, so the result is the same, and
     # large values that lie close together do not cancel in float32.
-    distance = (members - truth.unsqueeze(1)).sort(dim=1).values
+    distance = sort_members(members - truth.unsqueeze(1))
     rank = torch.arange(1, size + 1, device=members.device, dtype=distance.dtype)
     weights = (2 * rank - size - 1) / (size * (size - 1))
     return distance.abs().mean(dim=1) - torch.einsum("m,bm...->b...", weights, distance)

@@ -10,11 +10,14 @@ from pipeline import UserError
 from pipeline.config_layers import load_config
 from pipeline.data.covariates import Covariate, Covariates
 from pipeline.data.store import write_store
+from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.evaluation.held_out import CountedWindows, SavedModel, check_store, held_out_windows
 from pipeline.evaluation.interval import crps_interval
-from pipeline.evaluation.report import ModelScores, evaluate_model, pick_device
+from pipeline.evaluation.report import evaluate_models
+from pipeline.evaluation.run import pick_device
 from pipeline.evaluation.showcase import wettest_panel
+from pipeline.evaluation.summary import ModelScores, scores_json
 from pipeline.models.families import build_model
 
 CPU = torch.device("cpu")
@@ -101,7 +104,8 @@ def test_another_split_is_refused_on_the_models_own_data_alone(saved, store, one
 def test_settings_that_do_not_fit_the_model(overrides, parts, saved, store, tmp_path, one_line):
     config = load_config([overrides], defaults=saved.defaults(), environment={})
     with pytest.raises(UserError) as raised:
-        evaluate_model(saved, store, config, split="test", device=CPU, output=str(tmp_path / "out"))
+        candidate = Candidate("model", saved, config)
+        evaluate_models([candidate], store, split="test", device=CPU, output=str(tmp_path / "out"))
     one_line(raised, *parts)
     assert not list(tmp_path.iterdir())
 
@@ -179,8 +183,8 @@ def test_what_has_no_number_is_null_in_the_file(saved, store, config):
     found = evaluate(saved.model, windows, config.sampling, batch=4, seed=0, device=CPU)
     endless = replace(found, ensemble=replace(found.ensemble, conservation_tile=math.inf))
     few = crps_interval(found, windows, config.scoring, seed=0)
-    scores = ModelScores(saved, store.info, config, "validation", endless, few)
-    content = json.loads(scores.to_json())
+    scores = ModelScores(Candidate("model", saved, config), store.info, "validation", endless, few)
+    content = json.loads(scores_json([scores]))
     assert content["scores"]["conservation_tile"] is None
     assert content["crps_interval"] == {"low": None, "high": None, "level": 0.9, "blocks": few.blocks}
     assert "cannot be had" in scores.table()

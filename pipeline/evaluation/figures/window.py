@@ -1,28 +1,18 @@
-"""Pictures of a super-resolved window, as matplotlib figures that the caller saves.
-
-Figures are made as objects, without pyplot: nothing global stays behind in a worker, no display is needed.
-"""
+"""The picture of one super-resolved window: what is known, what is true, what was made of it."""
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import Tensor
 
 from pipeline.data.coarsen import block_sum
+from pipeline.evaluation.figures.style import draw_rain, image, rain_bar, rain_scale
 from pipeline.factors import FactorPair
 
-_MISSING = "0.72"
-_DRY = "white"
 _ROWS = 3  # fine frames shown at most
 _MEMBERS = 3  # members shown at most
 
@@ -82,8 +72,7 @@ def panel(
     coarse_image = _image(coarse, coarse_mask)
     images = {name: [_image(field[t], mask[t]) for t in rows] for name, field in columns}
 
-    norm = _scale([coarse_image, *(image for column in images.values() for image in column)], dry_below)
-    colours = colormaps["viridis_r"].with_extremes(bad=_MISSING, under=_DRY)
+    norm = rain_scale([coarse_image, *(one for column in images.values() for one in column)], dry_below)
     side, top, bottom, left, right = 1.75, 0.65, 0.15, 0.15, 0.95  # inches
     gap = 0.25 if frames > 1 else 0.02  # between LR and the rest, for the names of the rows
     size = (left + side * (len(columns) + 1 + gap) + right, top + side * len(rows) + bottom)
@@ -100,13 +89,9 @@ def panel(
         hspace=0.06,
     )
 
-    def draw(cell: Any, image: np.ndarray, heading: str | None) -> Any:
-        axes = figure.add_subplot(cell, xticks=[], yticks=[])
-        # LogNorm takes 0, which is dry, for missing: lift it just off zero, into the colour `under`.
-        lifted = np.ma.maximum(image, dry_below * 1e-3)
-        drawn = axes.imshow(lifted, cmap=colours, norm=norm, interpolation="nearest", origin="upper")
-        for spine in axes.spines.values():
-            spine.set(color="0.4", linewidth=0.6)
+    def draw(cell: Any, picture: np.ma.MaskedArray, heading: str | None) -> Any:
+        axes = figure.add_subplot(cell)
+        drawn = draw_rain(axes, picture, norm)
         if heading is not None:
             axes.set_title(heading, fontsize=10, pad=4)
         return axes, drawn
@@ -114,44 +99,17 @@ def panel(
     # There is one LR frame for all fine ones: it stands once, centred beside them.
     draw(grid[:, 0], coarse_image, f"LR (mean of {frames})" if frames > 1 else "LR")
     for column, (name, pictures) in enumerate(images.items(), start=2):
-        for row, image in enumerate(pictures):
-            axes, drawn = draw(grid[row, column], image, name if row == 0 else None)
+        for row, one in enumerate(pictures):
+            axes, drawn = draw(grid[row, column], one, name if row == 0 else None)
             if column == 2 and frames > 1:
                 axes.set_ylabel(f"frame {rows[row] + 1}/{frames}", fontsize=9, labelpad=3)
     bar_axes = figure.add_axes(
         (1 - 0.82 * right / size[0], bottom / size[1], 0.14 / size[0], 1 - (top + bottom) / size[1])
     )
-    bar = figure.colorbar(drawn, cax=bar_axes, extend="both")
-    bar.set_label(units, fontsize=10)
-    bar.ax.yaxis.set_major_locator(FixedLocator(_ticks(norm.vmin, norm.vmax, dense=len(rows) > 1)))
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    bar.ax.tick_params(labelsize=9)
+    rain_bar(figure, bar_axes, drawn, units, dense=len(rows) > 1)
     figure.suptitle(title, fontsize=12, x=left / size[0], y=1 - 0.1 / size[1], ha="left", va="top")
     return figure
 
 
-def to_png(figure: Figure) -> bytes:
-    """Render a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
 def _image(field: Tensor, valid: Tensor) -> np.ma.MaskedArray:
-    values = field.detach().float().cpu().numpy()
-    return np.ma.masked_where(~valid.cpu().numpy() | ~np.isfinite(values), values)
-
-
-def _scale(images: Sequence[np.ma.MaskedArray], low: float) -> Any:
-    """Give a scale from `low` to nearly the largest value; a decade at least, so drizzle looks weak."""
-    values = np.concatenate([image.compressed() for image in images])
-    high = float(np.quantile(values, 0.999)) if values.size else 0.0
-    return LogNorm(low, max(high, 10 * low))
-
-
-def _ticks(low: float, high: float, *, dense: bool) -> list[float]:
-    """Give 1, 2, 5 (1, 3 if not dense) times powers of ten, from `low` to `high`."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if dense else (1, 3))]
-    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+    return image(field.detach().float().cpu().numpy(), valid.cpu().numpy())
