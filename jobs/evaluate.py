@@ -74,9 +74,9 @@ def main(argv: list[str]) -> None:
     workers = _workers(arguments.workers)
 
     from pipeline.data.dataset import open_dataset
-    from pipeline.evaluation import report
     from pipeline.evaluation.candidates import open_candidates
-    from pipeline.evaluation.run import pick_device
+    from pipeline.evaluation.pieces import pick_device
+    from pipeline.evaluation.run import describe, evaluate_models, output_folder, what_is_there
 
     split = arguments.split
     setattr(arguments, f"key:scoring.{'test_windows' if split == 'test' else 'windows'}", arguments.windows)
@@ -86,21 +86,21 @@ def main(argv: list[str]) -> None:
     device = pick_device(arguments.device, workers, config.tuning.gpus_per_trial)
     makes_rain = config.data.store is None and arguments.dry_run
     store = None if makes_rain else open_dataset(config.data, config.output)
-    plan = report.describe(models, split, store.info if store else None)
+    plan = describe(models, split, store.info if store else None)
     settings = _settings(models)
     print(f"{settings}\n{plan}", flush=True)
     if store is None:
         return
     inside = not any(url.startswith("models:/") for url in given)
-    output = arguments.output or report.output_folder(models, split, store.info, inside=inside)
+    output = arguments.output or output_folder(models, split, store.info, inside=inside)
     output = environment.resolve_output(output)
     if arguments.dry_run:
-        print(report.what_is_there(models, store, split, output))
+        print(what_is_there(models, store, split, output))
         return
-    found = report.evaluate_models(
+    found = evaluate_models(
         models, store, split=split, device=device, output=output, workers=workers, settings=settings
     )
-    print("\n" + "\n\n".join(one.table() for one in found.scores) + "\n")
+    print("\n" + "\n\n".join(one.table() for one in found.summaries) + "\n")
     if config.tracking.uri is not None:
         from pipeline.evaluation.record import record_evaluation
 

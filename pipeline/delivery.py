@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.environment import without_secrets
-from pipeline.mlflow_pages import NOTE, linked
+from pipeline.mlflow_view.markdown import NOTE, linked
 from pipeline.outbox import Record, Retry
 
 KEY, SWEEP, PARENT = "finescale.key", "finescale.sweep", "mlflow.parentRunId"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.files import join, read_bytes
-from pipeline.model_facts import ModelFacts, of_model
+from pipeline.mlflow_view.model_facts import OF_CHAMPION, ModelFacts, of_model
 from pipeline.model_file import CARD, WEIGHTS, load_card, load_model
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.data.covariates import Covariate
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+_FIRST_ALIAS = ("first_alias", "alias")  # a tag; the second is what it was called before
 
 
 def register(
@@ -66,7 +67,7 @@ def register(
         if version.run_id == run_id and version.tags.get("source") == model_url
     ]
     if known:
-        version, settled = str(known[0].version), "alias" in known[0].tags
+        version, settled = str(known[0].version), any(tag in known[0].tags for tag in _FIRST_ALIAS)
     else:
         _store(client, run_id, model_url)
         about = ModelFacts.of(load_card(model_url), crps, interval)
@@ -85,12 +86,19 @@ def register(
         alias = CHAMPION if best or _beats(champion, crps, scored_on) else CHALLENGER
         client.set_registered_model_alias(name, alias, version)
         if alias == CHAMPION:
-            described = client.get_model_version(name, version).description
-            client.update_registered_model(name, of_model(name, version, described))
-        client.set_model_version_tag(name, version, "alias", alias)
+            _describe(client, name, version)
+        client.set_model_version_tag(name, version, _FIRST_ALIAS[0], alias)
     aliases = client.get_registered_model(name).aliases
     held = next((alias for alias in (CHAMPION, CHALLENGER) if str(aliases.get(alias)) == version), None)
     return f"models:/{name}@{held}" if held else f"models:/{name}/{version}"
+
+
+def _describe(client: Any, name: str, version: str) -> None:
+    """Say on the model's page what its champion is, unless a person has described the model."""
+    there = client.get_registered_model(name).description or ""
+    if not there or there.startswith(OF_CHAMPION):
+        described = client.get_model_version(name, version).description
+        client.update_registered_model(name, of_model(name, version, described))
 
 
 def _store(client: Any, run_id: str, model_url: str) -> None:

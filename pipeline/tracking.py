@@ -17,12 +17,7 @@ from pipeline.delivery import KEY, PARENT, SWEEP, Delivery
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError
 from pipeline.files import join, resolve
-from pipeline.mlflow_pages import INTRODUCTION, NOTE, VALUES, View, page_of_view
-from pipeline.outbox import Outbox
-from pipeline.system_metrics import SystemWatch
-from pipeline.tracked_code import code_tags
-from pipeline.tracked_data import TrackedData
-from pipeline.tracking_uri import (
+from pipeline.mlflow_view.address import (
     artifacts,
     check_reachable,
     default_uri,
@@ -31,6 +26,12 @@ from pipeline.tracking_uri import (
     tracking_uri,
     ui_address,
 )
+from pipeline.mlflow_view.data_set import TrackedData
+from pipeline.mlflow_view.machine import SystemWatch
+from pipeline.mlflow_view.markdown import INTRODUCTION, NOTE
+from pipeline.mlflow_view.source import code_tags
+from pipeline.mlflow_view.views import EVALUATIONS, VALUES, View, page_of_run, page_of_view
+from pipeline.outbox import Outbox
 
 __all__ = [
     "KEY",
@@ -177,7 +178,7 @@ class Tracker:
         self._data = data
 
     def note(self, run: str, markdown: str) -> None:
-        """Describe a run to a person; links to runs, views and models as in `mlflow_pages.linked`."""
+        """Describe a run to a person; links to runs, views and models as in `mlflow_view.markdown.linked`."""
         self.tag(run, {NOTE: markdown})
 
     def view(self, view: View) -> str:
@@ -189,10 +190,16 @@ class Tracker:
         """Give the address of a view in the UI."""
         return f"{ui_address(self.uri)}/{page_of_view(self.experiment_id, view.key, charts=charts)}"
 
+    def page(self, run: str) -> str | None:
+        """Give the address of a run in the UI; None while MLflow has not heard of it."""
+        run_id = self.run_id(run)
+        return run_id and f"{ui_address(self.uri)}/{page_of_run(self.experiment_id, run_id)}"
+
     def _introduce(self) -> None:
         """Say on the experiment's page how to read it, unless a person has described it."""
         self._introduced = True
-        self.view(VALUES)
+        for view in (VALUES, EVALUATIONS):
+            self.view(view)
         self._put("experiment", "note", tag=NOTE, value=INTRODUCTION)
 
     def metrics(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:

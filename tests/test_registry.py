@@ -8,6 +8,7 @@ import torch
 
 from pipeline.data.batch import Batch
 from pipeline.data.covariates import Covariate
+from pipeline.mlflow_view.views import page_of_run
 from pipeline.model_file import load_model, save_model
 from pipeline.models.families import build_model
 from pipeline.registry import _load_pyfunc, register
@@ -113,7 +114,7 @@ def test_registered_by_the_tracker(put, tracker, model_url):
         "test_crps_low": "0.4", "test_crps_high": "0.75",
     }.items()  # fmt: skip
     assert found.description.startswith(f"{spec.parameters}; test CRPS 0.5 (90 %: 0.4 to 0.75) ")
-    assert f"[study](#/experiments/{tracker.experiment_id}/runs/{tracker.run_id(run)})" in found.description
+    assert f"[study]({page_of_run(tracker.experiment_id, tracker.run_id(run))})" in found.description
 
 
 def test_a_registered_model_is_described_by_its_champion(put, tracker):
@@ -128,6 +129,13 @@ def test_a_registered_model_is_described_by_its_champion(put, tracker):
     assert text.startswith("Champion is version 3: ")
     assert "test CRPS 0.4 " in text
     assert "test_crps_low" not in tracker.client.get_model_version(put.name, "3").tags
+
+
+def test_what_a_person_says_of_a_model_stays(put, tracker):
+    put(0.5)
+    tracker.client.update_registered_model(put.name, "mine")
+    put(0.4)
+    assert tracker.client.get_registered_model(put.name).description == "mine"
 
 
 def test_an_interval_that_cannot_be_had_is_left_out(put, tracker, model_url):

@@ -14,7 +14,7 @@ import pytest
 from mlflow.entities import ViewType
 
 from pipeline import UserError
-from pipeline.mlflow_pages import VALUES, View
+from pipeline.mlflow_view.views import VALUES, View, page_of_run, page_of_view
 from pipeline.tracking import KEY, NOTE, PARENT, ROLE, SWEEP, TrackedData, Tracker
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -122,11 +122,13 @@ def test_links_of_a_note(reopen):
         "[one](run:s/4x2) [two](run:another/study) [gone](run:no/such) [v](view:k) [m](model:n) [x](http://y)"
     )
     tracker.note(study, text)
-    here = f"#/experiments/{tracker.experiment_id}/runs"
+    here = tracker.experiment_id
+    one, two = (page_of_run(here, run) for run in (tracker.run_id(study), other.run_id("another/study")))
     assert run_of(tracker, study).data.tags[NOTE] == (
-        f"[one]({here}/{tracker.run_id(study)}) [two]({here}/{other.run_id('another/study')}) gone "
-        f"[v]({here}?viewStateShareKey=k) [m](#/models/n) [x](http://y)"
+        f"[one]({one}) [two]({two}) gone [v]({page_of_view(here, 'k')}) [m](#/models/n) [x](http://y)"
     )
+    assert tracker.page(study) == f"http://127.0.0.1:5000/{one}"
+    assert tracker.page("no/such") is None
 
 
 def test_views_and_the_experiments_note_stay_as_a_person_left_them(reopen):
@@ -134,7 +136,7 @@ def test_views_and_the_experiments_note_stay_as_a_person_left_them(reopen):
     experiment = tracker.experiment_id
     tracker.client.set_experiment_tag(experiment, NOTE, "mine")
     view = View("k", "metrics.m > 0", "metrics.m", ("metrics.m",))
-    where = f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?viewStateShareKey=k"
+    where = f"http://127.0.0.1:5000/{page_of_view(experiment, 'k')}"
     assert tracker.view(view) == where
     tracker.end(tracker.start("s", "sweep s", tags={ROLE: "sweep"}), "FINISHED")
     assert tracker.flush(20)
@@ -156,7 +158,7 @@ def test_an_experiment_says_how_to_read_it(reopen):
     tracker.start("e", "evaluation", tags={ROLE: "evaluation"})
     assert tracker.flush(20)
     note = tracker.client.get_experiment(tracker.experiment_id).tags[NOTE]
-    assert f"(#/experiments/{tracker.experiment_id}/runs?viewStateShareKey={VALUES.key})" in note
+    assert f"({page_of_view(tracker.experiment_id, VALUES.key)})" in note
 
 
 @pytest.mark.parametrize("role", ["sweep", "training"])

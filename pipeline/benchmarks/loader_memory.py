@@ -126,7 +126,7 @@ def large_store(path: str, frames: int, side: int) -> FieldStore:
 
 def train_on(config: Config, pair: FactorPair, path: str) -> LoaderMemory:
     """Train every stage of the preset on a store, in this process."""
-    before, store, parameters = _peak(), FieldStore.open(path), paper_prior(pair)
+    before, store, parameters = peak_memory(), FieldStore.open(path), paper_prior(pair)
     began = time.perf_counter()
     data = PairData.prepare(store, pair, config.data, config.tuning.max_context)
     context = min(parameters.context, config.tuning.max_context, data.max_context)
@@ -141,7 +141,7 @@ def train_on(config: Config, pair: FactorPair, path: str) -> LoaderMemory:
         size=4 * int(np.prod(store.shape, dtype=np.int64)),
         given=int(config.data.memory_gib * 2**30),
         before=before,
-        peak=_peak(),
+        peak=peak_memory(),
         windows=len(windows),
         prepared=prepared - began,
         searched=searched - prepared,
@@ -150,7 +150,7 @@ def train_on(config: Config, pair: FactorPair, path: str) -> LoaderMemory:
     )
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """Give the most resident bytes of this program; `getrusage` would count those of its parent, too."""
     status = Path("/proc/self/status")
     if not status.exists():

@@ -15,10 +15,15 @@ from pipeline.data.pair_data import PairData
 from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows
 from pipeline.errors import UserError
+from pipeline.evaluation.baselines import BASELINES
+from pipeline.evaluation.blocks import Blocks
+from pipeline.evaluation.chunks import ENSEMBLE, MAPPED, MEAN
 from pipeline.evaluation.held_out import HeldOutSplit, SavedModel, check_store, held_out_data
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, list_folder
 from pipeline.model_file import CARD, load_card
+
+_FIELDS = {*BASELINES, ENSEMBLE, MEAN, MAPPED}  # a comparison with one of these is none with a model
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,20 @@ class Rivals:
     ----------
     models : tuple of Candidate
         At least one.
+    split : {"validation", "test"}
     data : PairData
         The store's data as the first of them sees them.
     windows : Windows
         Of the split, with L = 1.
+    blocks : Blocks
+        Of the windows, for the bootstrap.
     """
 
     models: tuple[Candidate, ...]
+    split: HeldOutSplit
     data: PairData
     windows: Windows
+    blocks: Blocks
 
     @property
     def pair(self) -> FactorPair:
@@ -132,7 +142,7 @@ def labels(urls: Sequence[str]) -> list[str]:
             raise UserError(f"--model {url}: given twice")
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(names) and not {*names} & _FIELDS:
             return names
     return list(urls)
 
@@ -226,7 +236,7 @@ def rivals(candidates: Sequence[Candidate], store: FieldStore, split: HeldOutSpl
     found = []
     for models in by_pair(candidates):
         first, *others = models
-        data = held_out_data(first.saved, store, first.config)
+        data, config = held_out_data(first.saved, store, first.config), first.config
         windows, *theirs = (
             data.scored_windows(split, 1, one.config.scoring, one.config.seed) for one in models
         )
@@ -237,5 +247,6 @@ def rivals(candidates: Sequence[Candidate], store: FieldStore, split: HeldOutSpl
                     f"models {first.label} and {other.label} of pair {first.pair} were scored on "
                     f"{len(windows)} and {len(seen)} windows of the split; give --windows, as many for both"
                 )
-        found.append(Rivals(models, data, replace(windows, wetness=None)))
+        blocks = Blocks.of(windows, store.times, config.scoring, config.evaluation.blocks)
+        found.append(Rivals(models, split, data, replace(windows, wetness=None), blocks))
     return found

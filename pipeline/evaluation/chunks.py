@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from pipeline.config import EvaluationSettings, SamplingSettings
 from pipeline.data.batch import Batch
-from pipeline.data.covariates import Covariates
 from pipeline.data.splits import Segment
 from pipeline.data.store import FieldStore
 from pipeline.data.view import FieldView
@@ -26,10 +26,10 @@ from pipeline.data.windows import Windows
 from pipeline.errors import UserError
 from pipeline.evaluation.baselines import BASELINES, Baseline
 from pipeline.evaluation.evaluate import batches
+from pipeline.evaluation.held_out import seen_by
 from pipeline.evaluation.metrics import default_statistics
-from pipeline.evaluation.parts import Part
+from pipeline.evaluation.parts import Part, WindowScores
 from pipeline.evaluation.quantile_mapping import QuantileMapping
-from pipeline.evaluation.spectra import spectral_statistics
 from pipeline.evaluation.statistics import conservation_statistics, ensemble_statistics
 from pipeline.evaluation.sums import BlockSums, Scored
 from pipeline.factors import FactorPair
@@ -50,38 +50,35 @@ class ModelFields:
     ----------
     url : str
         Its folder.
-    sha256 : str
-        Of its weights: what is loaded must be that model.
+    identity : str
+        Of its card: what is loaded must be that model.
     sampling : SamplingSettings
     seed : int
         Of the ensemble.
     """
 
     url: str
-    sha256: str
+    identity: str
     sampling: SamplingSettings
     seed: int
 
     def decides(self) -> dict[str, Any]:
         """Give what the fields depend on, besides the windows."""
         return {
-            "model": self.sha256,
+            "model": self.identity,
             "sampling": self.sampling.model_dump(mode="json"),
             "seed": self.seed,
         }
 
-    def seen_by(self, windows: Windows) -> Windows:
+    def windows(self, windows: Windows) -> Windows:
         """Give the windows with the context and the covariates of the model."""
-        spec = _model(self.url, self.sha256).spec
-        known = Covariates(spec.statics, spec.dynamics)
-        return Windows(windows.view, windows.pair, spec.parameters.context, windows.patch, windows.places,
-                       covariates=known)  # fmt: skip
+        return seen_by(_model(self.url, self.identity).spec, windows)
 
-    def fields(self, batch: Batch, device: torch.device) -> Fields:
-        """Draw the ensemble and predict the mean."""
-        model, there = _model(self.url, self.sha256).to(device), batch.to(device)
-        members = model.sample(there, self.sampling, self.seed)
-        return {ENSEMBLE: members, MEAN: model.predict_mean(there).unsqueeze(1)}
+    def fields(self, batch: Batch) -> Fields:
+        """Draw the ensemble and predict the mean, on the batch's device."""
+        model = _model(self.url, self.identity).to(batch.fine.device)
+        members = model.sample(batch, self.sampling, self.seed)
+        return {ENSEMBLE: members, MEAN: model.predict_mean(batch).unsqueeze(1)}
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ class BaselineFields:
 
     Attributes
     ----------
+    pair : FactorPair
     context : int
         L that they may look at: 2 where the split leaves room for it, for the one that is linear in time.
     fitted_to : str
@@ -98,6 +96,7 @@ class BaselineFields:
         Needed for scoring, not for finding out what has been scored.
     """
 
+    pair: FactorPair
     context: int
     fitted_to: str
     mapping: QuantileMapping | None = None
@@ -106,19 +105,26 @@ class BaselineFields:
         """Give what the fields depend on, besides the windows."""
         return {"baselines": [*BASELINES, MAPPED], "context": self.context, "fitted_to": self.fitted_to}
 
-    def seen_by(self, windows: Windows) -> Windows:
+    def windows(self, windows: Windows) -> Windows:
         """Give the windows with the context that the references look at."""
         return windows.with_context(self.context)
 
-    def fields(self, batch: Batch, device: torch.device) -> Fields:
+    def fields(self, batch: Batch) -> Fields:
         """Refine the coarse frames in every way that a model has to beat."""
-        known: dict[str, Baseline] = dict(BASELINES)
-        if self.mapping is not None:
-            known[MAPPED] = self.mapping
-        there, pair = batch.to(device), _pair(batch)
+        if self.mapping is None:
+            raise ValueError("the quantile mapping has not been fitted")
+        known: dict[str, Baseline] = {**BASELINES, MAPPED: self.mapping}
         return {
-            name: refine(there.coarse, pair, there.coarse_mask).unsqueeze(1) for name, refine in known.items()
+            name: refine(batch.coarse, self.pair, batch.coarse_mask).unsqueeze(1)
+            for name, refine in known.items()
         }
+
+
+def model_identity(card: Mapping[str, Any]) -> str:
+    """Digest what a model is, its weights' SHA-256 among it, and not what is told of its training."""
+    told = {"sampling", "data", "scores", "versions"}
+    known = {name: value for name, value in card.items() if name not in told}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 Subject = ModelFields | BaselineFields
@@ -158,10 +164,6 @@ class Chunk:
     settings: EvaluationSettings
     batch: int
 
-    def windows(self, view: FieldView) -> Windows:
-        """Give the windows, seen as the subject sees them."""
-        return self.subject.seen_by(Windows(view, self.pair, 1, self.patch, self.places))
-
 
 @torch.no_grad()
 def score_chunk(
@@ -178,26 +180,35 @@ def score_chunk(
     advance : callable, optional
         Told how many windows have been scored, batch by batch.
     """
-    rows, local = chunk.blocks.unique(return_inverse=True)
+    windows = chunk.subject.windows(Windows(view, chunk.pair, 1, chunk.patch, chunk.places))
     statistics = default_statistics(chunk.settings, chunk.pair, chunk.store.info.units)
+    rows, local = chunk.blocks.unique(return_inverse=True)
     sums: dict[str, BlockSums] = {}
-    kept: list[dict[str, Tensor]] = []
+    each: list[WindowScores] = []
     done = 0
-    for batch in batches(chunk.windows(view), chunk.batch):
-        fields, there = chunk.subject.fields(batch, device), batch.to(device)
+    for batch in (part.to(device) for part in batches(windows, chunk.batch)):
+        coarse, coarse_mask = batch.last[:, 0], batch.last_mask[:, 0]
+        fields = chunk.subject.fields(batch)
         for name, members in fields.items():
-            scored = Scored(
-                members, there.fine, there.mask, there.last[:, 0], there.last_mask[:, 0], chunk.pair
-            )
+            scored = Scored(members, batch.fine, batch.mask, coarse, coarse_mask, chunk.pair)
             block_sums = sums.setdefault(name, BlockSums(statistics, len(rows)))
             block_sums.add(scored, local[done : done + len(batch)])
         if ENSEMBLE in fields:
-            kept.append(_per_window(fields[ENSEMBLE], there, chunk.pair))
+            each.append(_window_by_window(fields[ENSEMBLE], batch, chunk.pair))
         done += len(batch)
         if advance is not None:
             advance(len(batch))
-    windows = {name: torch.cat([one[name] for one in kept]) for name in (kept[0] if kept else {})}
-    return Part(rows, sums, windows)
+    return Part(rows, sums, each[0].merge(*each[1:]) if each else None)
+
+
+def _window_by_window(members: Tensor, batch: Batch, pair: FactorPair) -> WindowScores:
+    """Give what sums by block do not tell: which windows are the wettest and the worst."""
+    found = ensemble_statistics(members, batch.fine, batch.mask)
+    # Whole cells: the ensemble does not know which pixels of the truth are valid.
+    kept = conservation_statistics(
+        members, torch.ones_like(batch.mask), batch.last[:, 0], batch.last_mask[:, 0], pair
+    )
+    return WindowScores(**vars(kept), crps=found.per_window("crps"))
 
 
 def score_remotely(chunk: Chunk, device_name: str, threads: int) -> bytes:
@@ -207,37 +218,10 @@ def score_remotely(chunk: Chunk, device_name: str, threads: int) -> bytes:
     return score_chunk(chunk, _view(chunk.store, chunk.segment, chunk.memory_gib), device).to_bytes()
 
 
-def _per_window(members: Tensor, batch: Batch, pair: FactorPair) -> dict[str, Tensor]:
-    """Give what is kept of an ensemble window by window, as a training keeps it; float64 on the CPU.
-
-    Conservation is judged on whole cells: the ensemble does not know which pixels of the truth are valid.
-    """
-    found = ensemble_statistics(members, batch.fine, batch.mask)
-    kept = conservation_statistics(
-        members, torch.ones_like(batch.mask), batch.last[:, 0], batch.last_mask[:, 0], pair
-    )
-    spectra = spectral_statistics(members, batch.fine, batch.mask)
-    return {
-        **{f"pixel.{name}": getattr(found, name) for name in PIXEL},
-        **{f"conservation.{name}": getattr(kept, name) for name in CONSERVATION},
-        # A distance of spectra needs their sums alone.
-        "spectra.truth": spectra.truth.sum(dim=0, keepdim=True),
-        "spectra.members": spectra.members.sum(dim=0, keepdim=True),
-    }
-
-
-PIXEL = ("weight", "absolute_error", "squared_error", "error", "crps", "variance")
-CONSERVATION = ("amount", "tile", "tile_worst", "cell")
-
-
-def _pair(batch: Batch) -> FactorPair:
-    return FactorPair(batch.fine.shape[-1] // batch.coarse.shape[-1], batch.fine.shape[1])
-
-
 @functools.lru_cache(maxsize=4)
-def _model(url: str, sha256: str) -> SuperResolutionModel:
+def _model(url: str, identity: str) -> SuperResolutionModel:
     """Load a model once per process."""
-    if load_card(url).get("sha256") != sha256:
+    if model_identity(load_card(url)) != identity:
         raise UserError(f"model {url}: it has changed since this evaluation began; start it again")
     return load_model(url)
 
@@ -247,39 +231,3 @@ def _view(store: FieldStore, segment: Segment, memory_gib: float) -> FieldView:
     """Open a split once per process."""
     store.check_unchanged()
     return FieldView.load(store, segment, memory_gib)
-
-
-def deciding_code() -> str:
-    """Digest the code that turns windows into sums."""
-    from pipeline.code_version import code_version, digest_of
-
-    names = ("baselines", "chunks", "metrics", "parts", "quantile_mapping", "sums")
-    files = [f"evaluation/{name}.py" for name in names] + ["evaluation/measures"]
-    return f"{code_version()}-{digest_of(*files)}"
-
-
-def decides(chunk: Chunk, places: np.ndarray, blocks: Tensor, split: str) -> dict[str, Any]:
-    """Give everything that the parts of an evaluation depend on.
-
-    Parameters
-    ----------
-    chunk : Chunk
-        Any of its chunks.
-    places, blocks : ndarray, Tensor
-        Of all its windows.
-    split : str
-    """
-    where = hashlib.sha256(np.ascontiguousarray(places, dtype=np.int64).tobytes())
-    where.update(blocks.numpy().tobytes())
-    settings = chunk.settings.model_dump(mode="json", exclude={"blocks", "level"})
-    return {
-        **chunk.subject.decides(),
-        "store": chunk.store.info.fingerprint,
-        "split": split,
-        "windows": where.hexdigest(),
-        "pair": str(chunk.pair),
-        "patch": chunk.patch,
-        "batch": chunk.batch,
-        "settings": settings,
-        "code": deciding_code(),
-    }

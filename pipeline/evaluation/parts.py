@@ -15,18 +15,36 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.evaluation.statistics import ConservationStatistics
 from pipeline.evaluation.sums import BlockSums
 from pipeline.files import join, list_folder, read_bytes, write_bytes
 
 _DIGEST = 64  # hex digits
 _SUMS, _WINDOWS, _ROWS = "sums/", "windows/", "rows"
 
+Bounds = tuple[int, int]
+"""First window of a chunk and the one after its last."""
+
 
 class DamagedPartError(Exception):
     """A part that is not what was written."""
+
+
+@dataclass(frozen=True)
+class WindowScores(ConservationStatistics):
+    """What is known of an ensemble window by window: 40 bytes for each, whatever is scored.
+
+    Attributes
+    ----------
+    crps : Tensor
+        (B,), mean over the window's valid pixels; NaN without any.
+    """
+
+    crps: Tensor
 
 
 @dataclass(frozen=True)
@@ -39,20 +57,21 @@ class Part:
         (k,) int64: the blocks that these windows are in; row i of every sum is block `rows[i]`.
     sums : dict of str to BlockSums
         By field (`ensemble`, `bicubic`, ...), each with k blocks.
-    windows : dict of str to Tensor
-        What is kept window by window, (n, ...).
+    windows : WindowScores or None
+        Of an ensemble.
     """
 
     rows: Tensor
     sums: dict[str, BlockSums]
-    windows: dict[str, Tensor]
+    windows: WindowScores | None
 
     def to_bytes(self) -> bytes:
         """Write it, with its digest before it."""
         tensors = {_ROWS: self.rows}
         for name, one in self.sums.items():
             tensors[_SUMS + name] = torch.frombuffer(bytearray(one.to_bytes()), dtype=torch.uint8)
-        tensors |= {_WINDOWS + name: values.contiguous() for name, values in self.windows.items()}
+        if self.windows is not None:
+            tensors |= {_WINDOWS + name: values.contiguous() for name, values in vars(self.windows).items()}
         content = bytes(safetensors.torch.save(tensors))
         return hashlib.sha256(content).hexdigest().encode() + content
 
@@ -68,22 +87,23 @@ class Part:
         digest, content = data[:_DIGEST], data[_DIGEST:]
         if hashlib.sha256(content).hexdigest().encode() != digest:
             raise DamagedPartError
-        tensors = safetensors.torch.load(content)
-        return cls(
-            rows=tensors[_ROWS],
-            sums={
+        try:
+            tensors = safetensors.torch.load(content)
+            sums = {
                 name: BlockSums.from_bytes(values.numpy().tobytes())
                 for name, values in _under(_SUMS, tensors).items()
-            },
-            windows=_under(_WINDOWS, tensors),
-        )
+            }
+            windows = _under(_WINDOWS, tensors)
+            return cls(tensors[_ROWS], sums, WindowScores(**windows) if windows else None)
+        except (SafetensorError, UserError, KeyError, TypeError) as error:
+            raise DamagedPartError from error
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def merged(parts: Iterable[Part], blocks: int) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+def merged(parts: Iterable[Part], blocks: int) -> tuple[dict[str, dict[str, Tensor]], WindowScores | None]:
     """Put parts together, one at a time.
 
     Parameters
@@ -97,8 +117,8 @@ def merged(parts: Iterable[Part], blocks: int) -> tuple[dict[str, dict[str, Tens
     -------
     sums : dict
         By field, then "statistic.sum" to (blocks, ...), float64.
-    windows : dict
-        What is kept window by window, in order.
+    windows : WindowScores or None
+        In order.
 
     Raises
     ------
@@ -107,7 +127,7 @@ def merged(parts: Iterable[Part], blocks: int) -> tuple[dict[str, dict[str, Tens
     """
     sums: dict[str, dict[str, Tensor]] = {}
     described: dict[str, tuple[str, ...]] = {}
-    windows: dict[str, list[Tensor]] = {}
+    windows: list[WindowScores] = []
     for part in parts:
         for field, one in part.sums.items():
             if described.setdefault(field, one.described) != one.described:
@@ -116,27 +136,27 @@ def merged(parts: Iterable[Part], blocks: int) -> tuple[dict[str, dict[str, Tens
             for name, values in one.sums.items():
                 whole = found.setdefault(name, values.new_zeros(blocks, *values.shape[1:]))
                 whole.index_add_(0, part.rows, values)
-        for name, values in part.windows.items():
-            windows.setdefault(name, []).append(values)
-    return sums, {name: torch.cat(values) for name, values in windows.items()}
+        if part.windows is not None:
+            windows.append(part.windows)
+    return sums, windows[0].merge(*windows[1:]) if windows else None
 
 
 @dataclass(frozen=True)
 class PartFolder:
-    """The parts of one model, or of the baselines of one pair.
+    """The parts of one model, or of the references of one pair.
 
     Attributes
     ----------
     url : str
     chunks : tuple of (int, int)
-        First window and the one after the last, of every part that there is to be.
+        Of every part that there is to be.
     """
 
     url: str
-    chunks: tuple[tuple[int, int], ...]
+    chunks: tuple[Bounds, ...]
 
     @classmethod
-    def under(cls, output: str, decides: Mapping[str, Any], chunks: Iterable[tuple[int, int]]) -> PartFolder:
+    def under(cls, output: str, decides: Mapping[str, Any], chunks: Iterable[Bounds]) -> PartFolder:
         """Give the folder of an evaluation.
 
         Parameters
@@ -150,7 +170,7 @@ class PartFolder:
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return cls(join(output, "parts", key), tuple(chunks))
 
-    def missing(self) -> tuple[list[tuple[int, int]], list[str]]:
+    def missing(self) -> tuple[list[Bounds], list[str]]:
         """Give the chunks that are still to be scored, and the files among them that are damaged."""
         there = set(list_folder(self.url))
         missing, damaged = [], []
@@ -164,11 +184,11 @@ class PartFolder:
             missing.append(chunk)
         return missing, damaged
 
-    def write(self, chunk: tuple[int, int], content: bytes) -> None:
+    def write(self, chunk: Bounds, content: bytes) -> None:
         """Keep a part, whole or not at all."""
         write_bytes(self._file(chunk), content)
 
-    def read(self, chunk: tuple[int, int]) -> Part:
+    def read(self, chunk: Bounds) -> Part:
         """Read a part.
 
         Raises
@@ -179,13 +199,13 @@ class PartFolder:
         file = self._file(chunk)
         try:
             return Part.from_bytes(read_bytes(file))
-        except (DamagedPartError, UserError, ValueError, KeyError) as error:
+        except DamagedPartError as error:
             raise DamagedPartError(file) from error
 
-    def _file(self, chunk: tuple[int, int]) -> str:
+    def _file(self, chunk: Bounds) -> str:
         return join(self.url, _name(chunk))
 
 
-def _name(chunk: tuple[int, int]) -> str:
+def _name(chunk: Bounds) -> str:
     first, stop = chunk
     return f"{first:07d}-{stop:07d}.part"

@@ -28,7 +28,7 @@ _BEYOND = 10  # values that lie above the last level at least: the largest ones 
 _FEWEST = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class QuantileMapping:
     """A monotone map from bicubic's values to the truth's; called as the other baselines are.
 
@@ -73,12 +73,13 @@ class QuantileMapping:
         -------
         Tensor
             Of the same shape and kind; it never decreases where `field` increases, and is never negative.
+            NaN stays NaN.
         """
         x, y = self._knots()
         values = field.detach().double().cpu().numpy()
         mapped = np.interp(values, x, y)
         mapped = np.where(values > x[-1], values + (y[-1] - x[-1]), mapped)
-        mapped = np.where(values <= 0, np.where(np.isnan(values), np.nan, 0.0), mapped)
+        mapped = np.where(values <= 0, 0.0, mapped)
         return torch.from_numpy(mapped).to(field)
 
     def _knots(self) -> tuple[np.ndarray, np.ndarray]:

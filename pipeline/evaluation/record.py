@@ -10,11 +10,12 @@ from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
 from pipeline.evaluation.chunks import ENSEMBLE
-from pipeline.evaluation.report import FIGURES, REPORT, SCORES, TABLE, Evaluated
+from pipeline.evaluation.note import evaluation_note
+from pipeline.evaluation.run import CSV, FIGURES, REPORT, SCORES, Evaluated
 from pipeline.evaluation.tidy import SKILL, Row
 from pipeline.files import join, list_folder, read_bytes
 from pipeline.recording import recorded
-from pipeline.tracking import how_to_look
+from pipeline.tracking import TrackedData, how_to_look
 
 _METRICS = (
     "fair_crps", "rmse", "bias", "spread_skill_ratio", "log_spectral_distance", "conservation_tile",
@@ -45,17 +46,19 @@ def record_evaluation(config: Config, store: FieldStore, found: Evaluated, split
     """
     config = config.model_copy(update={"output": environment.resolve_output(config.output)})
     name = f"evaluation-{hashlib.sha256(found.output.encode()).hexdigest()[:8]}"
-    pairs = dict.fromkeys(row.pair for row in found.rows)
+    pairs = dict.fromkeys(row.pair for row in found.table.rows)
     tags = {
         "finescale.role": "evaluation",
         "finescale.split": split,
         "finescale.pairs": ",".join(pairs),
-        "finescale.models": ", ".join(one.candidate.label for one in found.scores),
+        "finescale.models": ", ".join(one.candidate.label for one in found.summaries),
     }
     with recorded(config, store, name, "evaluation", {"finescale.code": code_version()}) as tracker:
+        tracker.use_data(TrackedData.of(store, "evaluation"))
         tracker.start(name, f"evaluation of {', '.join(pairs)}, {split} split", tags=tags)
+        tracker.note(name, evaluation_note(found.table.rows, store.info.name, split))
         tracker.metrics(name, _chosen(found))
-        for file in (REPORT, TABLE, SCORES):
+        for file in (REPORT, CSV, SCORES):
             tracker.artifact(name, file, read_bytes(join(found.output, file)))
         for file in list_folder(join(found.output, FIGURES)):
             tracker.artifact(name, f"figures/{file}", read_bytes(join(found.output, FIGURES, file)))
@@ -66,10 +69,10 @@ def record_evaluation(config: Config, store: FieldStore, found: Evaluated, split
 
 def _chosen(found: Evaluated) -> dict[str, float]:
     """Give the scores of the ensembles by names that MLflow takes, with the ends of their intervals."""
-    labels = [one.candidate.label for one in found.scores]
-    several = len(labels) > len({row.pair for row in found.rows})
+    labels = [one.candidate.label for one in found.summaries]
+    several = len(labels) > len({row.pair for row in found.table.rows})
     metrics: dict[str, float] = {}
-    for row in found.rows:
+    for row in found.table.rows:
         if row.field != ENSEMBLE or not (row.metric in _METRICS or _is_headline(row)):
             continue
         over = f"_over_{row.reference}" if row.reference else ""

@@ -1,297 +1,184 @@
-"""Scoring models and references on their windows: here, or on the processes of a Ray cluster.
-
-The work is cut into chunks of windows. Each becomes a file when it is done, so whatever is killed carries on
-when the same command is given again, also with another number of workers.
-"""
+"""An evaluation from its models to its files: tables, figures, and a report that people read."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from pipeline import environment
-from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.candidates import Candidate, Rivals
-from pipeline.evaluation.chunks import (
-    ENSEMBLE,
-    MAPPED,
-    MEAN,
-    BaselineFields,
-    Chunk,
-    ModelFields,
-    Subject,
-    decides,
-    score_chunk,
-    score_remotely,
-)
+from pipeline.data.manifest import StoreInfo
+from pipeline.data.store import FieldStore
+from pipeline.evaluation.candidates import Candidate, check_candidates, rivals
 from pipeline.evaluation.held_out import HeldOutSplit
-from pipeline.evaluation.interval import Blocks, blocks_of
-from pipeline.evaluation.measures.metric import Sums
-from pipeline.evaluation.parts import PartFolder, merged
-from pipeline.evaluation.quantile_mapping import QuantileMapping
-from pipeline.files import exists, join, read_text, write_text
-from pipeline.progress import progress
+from pipeline.evaluation.pieces import PairScores, Piece, collect, pieces_of, score_pieces, state
+from pipeline.evaluation.report.charts import Charts, Picture
+from pipeline.evaluation.report.gallery import Gallery
+from pipeline.evaluation.report.page import Page
+from pipeline.evaluation.summary import Summary, scores_json, summaries
+from pipeline.evaluation.tidy import TidyTable
+from pipeline.files import exists, join, write_bytes, write_text
 
-_CHUNK = 32  # windows, or a batch if that is more: small enough to lose, large enough to start a task for
-
-Bounds = tuple[int, int]
-"""First window of a chunk and the one after its last."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One model, or the references of one pair, on the pair's windows.
-
-    Attributes
-    ----------
-    label : str
-        For messages.
-    rivals : Rivals
-    blocks : Blocks
-        Of the windows.
-    config : Config
-    subject : ModelFields or BaselineFields
-    parts : PartFolder
-    """
-
-    label: str
-    rivals: Rivals
-    blocks: Blocks
-    config: Config
-    subject: Subject
-    parts: PartFolder
-
-    def chunk(self, bounds: Bounds, shared_by: int = 1) -> Chunk:
-        """Give some of its windows, for a process that shares the memory of a machine with others."""
-        return _chunk(self.rivals, self.blocks, self.config, self.subject, bounds, shared_by)
-
-    def scores(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-        """Put all its parts together, see `merged`."""
-        return merged(map(self.parts.read, self.parts.chunks), self.blocks.count)
+SCORES, CSV, PARQUET, REPORT = "scores.json", "scores.csv", "scores.parquet", "report.html"
+FIGURES, PARTS = "figures", "parts"
 
 
 @dataclass(frozen=True)
-class PairScores:
-    """All scores of one pair, on the same windows.
+class Evaluated:
+    """A finished evaluation.
 
     Attributes
     ----------
-    rivals : Rivals
-    blocks : Blocks
-    baselines : dict
-        By reference, sums by block.
-    models : dict
-        By model label and field (`ensemble`, `mean`), sums by block.
-    windows : dict
-        By model label, what is kept window by window.
+    summaries : tuple of Summary
+        Of every model.
+    table : TidyTable
+    output : str
+        Folder that everything is in.
     """
 
-    rivals: Rivals
-    blocks: Blocks
-    baselines: dict[str, Sums]
-    models: dict[str, dict[str, Sums]]
-    windows: dict[str, dict[str, Tensor]]
+    summaries: tuple[Summary, ...]
+    table: TidyTable
+    output: str
+
+    @property
+    def report(self) -> str:
+        """Where the report is."""
+        return join(self.output, REPORT)
 
 
-def pieces_of(rivals: Rivals, split: HeldOutSplit, output: str) -> list[Piece]:
-    """Give the pieces of one pair: its references, then each of its models."""
-    first = rivals.config
-    store = rivals.data.store
-    blocks = blocks_of(rivals.windows, store.times, first.scoring, first.evaluation.blocks)
-    size = max(1, _CHUNK // first.scoring.batch) * first.scoring.batch
-    count = len(rivals.windows)
-    bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
-
-    def piece(label: str, config: Config, subject: Subject) -> Piece:
-        example = _chunk(rivals, blocks, config, subject, (0, 0))
-        everything = decides(example, rivals.windows.places, blocks.rows, split)
-        return Piece(label, rivals, blocks, config, subject, PartFolder.under(output, everything, bounds))
-
-    baselines = BaselineFields(min(2, rivals.data.max_context), _fitted_to(rivals))
-    return [
-        piece(f"baselines of {rivals.pair}", first, baselines),
-        *(piece(one.label, one.config, _subject(one)) for one in rivals.models),
-    ]
-
-
-def _subject(one: Candidate) -> ModelFields:
-    return ModelFields(one.saved.url, one.saved.card["sha256"], one.config.sampling, one.config.seed)
-
-
-def _chunk(
-    rivals: Rivals, blocks: Blocks, config: Config, subject: Subject, bounds: Bounds, shared_by: int = 1
-) -> Chunk:
-    windows, chosen = rivals.windows, slice(*bounds)
-    segment = next(
-        one for one in rivals.data.segments.values() if one.start <= windows.places[0, 0] < one.stop
-    )
-    return Chunk(
-        subject=subject,
-        store=rivals.data.store,
-        segment=segment,
-        memory_gib=config.data.memory_gib / shared_by,
-        pair=rivals.pair,
-        patch=windows.patch,
-        places=windows.places[chosen],
-        blocks=blocks.rows[chosen],
-        settings=config.evaluation,
-        batch=config.scoring.batch,
-    )
-
-
-def _fitted_to(rivals: Rivals) -> str:
-    """Digest what decides the quantile mapping: the training windows of the store."""
-    settings = rivals.data.settings.deciding()
-    decided: dict[str, Any] = {name: settings[name] for name in settings if name != "transform"}
-    decided["max_context"] = rivals.data.max_context
-    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
-
-
-def state(pieces: Sequence[Piece]) -> list[str]:
-    """Say of each piece how much of it is there already, one line each."""
-    lines = []
-    for piece in pieces:
-        missing, damaged = piece.parts.missing()
-        total = len(piece.parts.chunks)
-        text = f"  {piece.label}: {total - len(missing)} of {total} chunks of windows are there"
-        lines.append(text + (f", {len(damaged)} damaged" if damaged else ""))
-    return lines
-
-
-def score_pieces(
-    pieces: Sequence[Piece], *, workers: int | None, device: torch.device, say: Callable[[str], None] = print
-) -> None:
-    """Score whatever is not there yet.
+def describe(candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreInfo | None) -> str:
+    """Say what would be scored, after all checks that need no field values.
 
     Parameters
     ----------
-    pieces : sequence of Piece
+    candidates : sequence of Candidate
+    split : {"validation", "test"}
+    info : StoreInfo, optional
+        Of the store; none: synthetic rain that is not made for that.
+
+    Raises
+    ------
+    UserError
+        If a model cannot be scored so, or two do not compare.
+    """
+    notes = check_candidates(candidates, info) if info else []
+    data = info.name if info else "synthetic rain"
+    lines = []
+    for one in candidates:
+        spec, config = one.saved.model.spec, one.config
+        count = config.scoring.test_windows if split == "test" else config.scoring.windows
+        lines += [
+            f"plan: {spec.pair}, {spec.parameters}" + (f" ({one.label})" if len(candidates) > 1 else ""),
+            f"  scored on at most {count} windows of the {split} split of {data}, "
+            f"{config.sampling.members} members each, {config.sampling.steps} network evaluations a member",
+        ]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def what_is_there(
+    candidates: Sequence[Candidate], store: FieldStore, split: HeldOutSplit, output: str
+) -> str:
+    """Say how much of an evaluation has been scored before; windows are looked for if there is anything."""
+    if not exists(join(output, PARTS)):
+        return f"nothing is scored yet in {output}"
+    found = rivals(candidates, store, split)
+    pieces = [piece for one in found for piece in pieces_of(one, output)]
+    return "\n".join([f"in {output}:", *state(pieces)])
+
+
+def output_folder(
+    candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreInfo, *, inside: bool
+) -> str:
+    """Give where scores go unless another place is named.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    split : {"validation", "test"}
+    info : StoreInfo
+    inside : bool
+        A single model's scores go into its own folder; those of several below `output` of the configuration.
+    """
+    data = f"{split}-{info.fingerprint[:8]}"
+    if inside and len(candidates) == 1:
+        return join(candidates[0].saved.url, "evaluation", data)
+    which = "".join(sorted(one.saved.card["sha256"] for one in candidates))
+    digest = hashlib.sha256(which.encode()).hexdigest()[:8]
+    return join(candidates[0].config.output, "evaluations", f"{info.name}-{data}-{digest}")
+
+
+def evaluate_models(
+    candidates: Sequence[Candidate],
+    store: FieldStore,
+    *,
+    split: HeldOutSplit,
+    device: torch.device,
+    output: str,
+    workers: int | None = None,
+    settings: str = "",
+) -> Evaluated:
+    """Score finished models on held-out windows, and write tables, figures and the report.
+
+    What has been scored before into the same folder is not scored again.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        With `saved.defaults()` below the user's settings, windows and ensembles are those of the training.
+    store : FieldStore
+    split : {"validation", "test"}
+    device : torch.device
+        That scores; with workers, theirs.
+    output : str
+        Folder for `parts/`, `figures/`, `scores.csv`, `scores.parquet`, `report.html` and, last,
+        `scores.json`.
     workers : int, optional
         Processes of a Ray cluster; none: all is done in this one.
-    device : torch.device
-    say : callable
-        For what a reader should know, such as a damaged part.
+    settings : str
+        The configuration as text, for the report.
 
     Raises
     ------
     UserError
-        If there is too little on this machine, a model has changed, or the training period is too short for
-        the quantile mapping.
+        If a model does not fit the store, two do not compare, or frames of a training would be scored;
+        nothing is written.
     """
-    todo: list[tuple[Piece, Bounds]] = []
-    total = 0
-    for piece in pieces:
-        missing, damaged = piece.parts.missing()
-        for file in damaged:
-            say(f"{file} is damaged; it is made again")
-        if missing:
-            ready = _with_mapping(piece)
-            todo += [(ready, bounds) for bounds in missing]
-        total += len(piece.parts.chunks)
-    if len(todo) < total:
-        say(f"{total - len(todo)} of {total} chunks of windows have been scored before")
-    if not todo:
-        return
-    windows = sum(stop - start for _, (start, stop) in todo)
-    with progress("scoring", windows, "windows") as advance:
-        if workers is None:
-            _score_here(todo, device, advance)
-        else:
-            _score_on_cluster(todo, workers, device, advance)
+    for one in candidates:
+        one.saved.check(one.config)
+    notes = check_candidates(candidates, store.info)
+    pieces: list[Piece] = [
+        piece for one in rivals(candidates, store, split) for piece in pieces_of(one, output)
+    ]
+    score_pieces(pieces, workers=workers, device=device)
+    print("drawing the report ...", flush=True)
+    scores = collect(pieces)
+    table = TidyTable.of(scores, store.info)
+    here = device if workers is None else torch.device("cpu")  # the workers' GPU may not be this process's
+    pictures = _pictures(scores, table, store.info, here)
+    for picture in (one for part in pictures.values() for one in part):
+        write_bytes(join(output, FIGURES, picture.file), picture.content)
+    write_text(join(output, CSV), table.csv())
+    write_bytes(join(output, PARQUET), table.parquet())
+    page = Page(scores, table, store.info, split, notes, pictures, settings)
+    write_text(join(output, REPORT), page.html())
+    found = tuple(summary for one in scores for summary in summaries(one, table, store.info))
+    write_text(join(output, SCORES), scores_json(found))
+    return Evaluated(found, table, output)
 
 
-def _with_mapping(piece: Piece) -> Piece:
-    """Fit the quantile mapping of a pair's references, once per output folder."""
-    if not isinstance(piece.subject, BaselineFields):
-        return piece
-    file = join(piece.parts.url, "quantile_mapping.json")
-    if exists(file):
-        mapping = QuantileMapping.from_json(read_text(file), file)
-    else:
-        mapping = QuantileMapping.fit(piece.rivals.data.training_windows(1), seed=piece.config.seed)
-        write_text(file, mapping.to_json())
-    return replace(piece, subject=replace(piece.subject, mapping=mapping))
-
-
-def _score_here(
-    todo: Sequence[tuple[Piece, Bounds]], device: torch.device, advance: Callable[[int], None]
-) -> None:
-    for piece, bounds in todo:
-        part = score_chunk(piece.chunk(bounds), piece.rivals.windows.view, device, advance)
-        piece.parts.write(bounds, part.to_bytes())
-
-
-def _score_on_cluster(
-    todo: Sequence[tuple[Piece, Bounds]], workers: int, device: torch.device, advance: Callable[[int], None]
-) -> None:
-    """Keep so many processes busy; what comes back is written here, so they need no common disk for it."""
-    config = todo[0][0].config
-    cpus, gpus = config.tuning.cpus_per_trial, config.tuning.gpus_per_trial
-    environment.start_ray(config, {"CPU": cpus, "GPU": gpus}, processes=workers)
-    import ray  # not before the cluster is started, which it reads its token from
-
-    score = environment.remotely(score_remotely, config)
-    kind = device.type if gpus > 0 else "cpu"
-    more: Iterator[tuple[Piece, Bounds]] = iter(todo)
-    running: dict[Any, tuple[Piece, Bounds]] = {}
-    while True:
-        while len(running) < workers and (task := next(more, None)) is not None:
-            piece, bounds = task
-            reference = score.remote(piece.chunk(bounds, shared_by=workers), kind, max(1, int(cpus)))
-            running[reference] = task
-        if not running:
-            return
-        (done, *_), _ = ray.wait(list(running), num_returns=1)
-        piece, bounds = running.pop(done)
-        piece.parts.write(bounds, environment.fetched(done))
-        advance(bounds[1] - bounds[0])
-
-
-def pick_device(name: str, workers: int | None = None, gpus_per_worker: float = 0.0) -> torch.device:
-    """Give the device that `cpu`, `cuda` or `auto` (a GPU if there is one) stands for.
-
-    Parameters
-    ----------
-    name : str
-    workers : int, optional
-        Processes of a cluster, whose GPUs this process does not see.
-    gpus_per_worker : float
-
-    Raises
-    ------
-    UserError
-        If there is no GPU but one is asked for.
-    """
-    if workers is not None:
-        if name == "cuda" and gpus_per_worker == 0:
-            raise UserError(
-                "--device cuda: with --workers give each its share of a GPU, "
-                "as in --set tuning.gpus_per_trial=0.5"
-            )
-        return torch.device("cuda" if name != "cpu" and gpus_per_worker > 0 else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here; give --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def collect(pieces: Sequence[Piece]) -> list[PairScores]:
-    """Put the parts of all pieces together, pair by pair."""
-    found: dict[str, PairScores] = {}
-    for piece in pieces:
-        sums, windows = piece.scores()
-        pair = found.setdefault(str(piece.rivals.pair), PairScores(piece.rivals, piece.blocks, {}, {}, {}))
-        # In a fixed order: safetensors has none.
-        if isinstance(piece.subject, BaselineFields):
-            pair.baselines.update({name: sums[name] for name in (*BASELINES, MAPPED)})
-        else:
-            pair.models[piece.label] = {name: sums[name] for name in (ENSEMBLE, MEAN)}
-            pair.windows[piece.label] = windows
-    return list(found.values())
+def _pictures(
+    scores: Sequence[PairScores], table: TidyTable, info: StoreInfo, device: torch.device
+) -> dict[str, list[Picture]]:
+    """Draw everything, by section of the report."""
+    charts = Charts(scores, table, info)
+    galleries = [Gallery(one, charts.best[one.rivals.pair], device) for one in scores]
+    # The film is of the pair that refines most, in time if any does.
+    told = max(galleries, key=lambda one: (one.pair.time > 1, one.pair.pixels_per_cell))
+    return {
+        "pairs": list(charts.across_pairs()),
+        "calibration": list(charts.calibration()),
+        "distributions": list(charts.distributions()),
+        "neighbourhoods": list(charts.neighbourhoods()),
+        "windows": [told.film(), *(picture for one in galleries for picture in one.panels())],
+    }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.statistics import PerWindow
+from pipeline.evaluation.statistics import PerWindow, double
 
 _FLOOR = 1e-6
 """Power below this share of the truth's largest counts as this: -60 dB, far below what a gauge could see."""
@@ -48,10 +48,10 @@ def radial_spectrum(fields: Tensor) -> Tensor:
     Tensor
         (..., N // 2), float64, in the fields' units squared.
     """
-    side = fields.shape[-1]
+    side, fields = fields.shape[-1], double(fields)
     taper = torch.hann_window(side, dtype=torch.float64, device=fields.device)
     taper = taper / taper.square().mean().sqrt()
-    window, fields = taper[:, None] * taper, fields.double()
+    window = taper[:, None] * taper
     mean = (fields * window).sum(dim=(-2, -1), keepdim=True) / window.sum()
     power = torch.fft.fft2((fields - mean) * window).abs().square() / side**4
     ring = _rings(side).to(fields.device)
@@ -109,8 +109,9 @@ def spectral_distance(truth: Tensor, members: Tensor) -> Tensor:
     Tensor
         (...), in dB.
     """
-    largest = truth.amax(dim=-1, keepdim=True)
-    floor = _FLOOR * torch.where(largest > 0, largest, members.amax(dim=-1, keepdim=True))
+    largest, drawn = truth.amax(dim=-1, keepdim=True), members.amax(dim=-1, keepdim=True)
+    floor = _FLOOR * torch.where(largest > 0, largest, drawn)
     decibel = 10 * torch.log10(truth.maximum(floor) / members.maximum(floor))
     distance = decibel.square().mean(dim=-1).sqrt()
-    return torch.where(floor.squeeze(-1) == 0, 0.0, distance)
+    dry = (largest == 0) & (drawn == 0)
+    return torch.where(dry.squeeze(-1), 0.0, distance)

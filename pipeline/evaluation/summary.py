@@ -8,30 +8,29 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline import __version__
 from pipeline.data.manifest import StoreInfo
-from pipeline.evaluation import scores as formulas
+from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.candidates import Candidate
-from pipeline.evaluation.chunks import CONSERVATION, MEAN, PIXEL
-from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.interval import Interval, interval_of
-from pipeline.evaluation.measures.metric import Sums
-from pipeline.evaluation.run import PairScores
-from pipeline.evaluation.scores import DeterministicScores, EnsembleScores
-from pipeline.evaluation.spectra import SpectralStatistics, log_spectral_distance
-from pipeline.evaluation.statistics import ConservationStatistics, Statistics
-from pipeline.evaluation.sums import WINDOWS, total
+from pipeline.evaluation.chunks import ENSEMBLE, MEAN
+from pipeline.evaluation.evaluate import ModelScores
+from pipeline.evaluation.pieces import PairScores
+from pipeline.evaluation.scores import DeterministicScores, EnsembleScores, conservation_tile_worst
 from pipeline.evaluation.table import scores_table
+from pipeline.evaluation.tidy import TidyTable
 from pipeline.model_file import json_numbers
 
 FORMAT = 1
+_SAME_NAME = (
+    "mae", "rmse", "bias", "spread_skill_ratio", "conservation_tile", "conservation_cell",
+    "log_spectral_distance",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ModelScores:
-    """All that is known about a model's scores.
+class Summary:
+    """The scores that a training knows too.
 
     Attributes
     ----------
@@ -39,7 +38,7 @@ class ModelScores:
     info : StoreInfo
         Of the store that was scored on.
     split : {"validation", "test"}
-    evaluation : Evaluation
+    scores : ModelScores
     interval : Interval
         Of the CRPS.
     """
@@ -47,13 +46,13 @@ class ModelScores:
     candidate: Candidate
     info: StoreInfo
     split: str
-    evaluation: Evaluation
+    scores: ModelScores
     interval: Interval
 
     def table(self) -> str:
         """Lay the scores out as text."""
         spec = self.candidate.saved.model.spec
-        return scores_table(spec, self.info, self.split, self.evaluation, self.interval)
+        return scores_table(spec, self.info, self.split, self.scores, self.interval)
 
     def content(self) -> dict[str, Any]:
         """Give everything that the scores stand on, and the scores, as JSON takes it."""
@@ -76,77 +75,51 @@ class ModelScores:
                 "max_context": config.tuning.max_context,
             },
             "split": self.split,
-            "windows": self.evaluation.ensemble.windows,
+            "windows": self.scores.ensemble.windows,
             "sampling": config.sampling.model_dump(mode="json"),
             "seed": config.seed,
-            "scores": json_numbers(self.evaluation.as_metrics()),
+            "scores": json_numbers(self.scores.as_metrics()),
             "crps_interval": json_numbers(asdict(self.interval)),
             "versions": {"finescale": __version__, "torch": torch.__version__},
         }
 
 
-def model_scores(pair: PairScores, info: StoreInfo, split: str) -> list[ModelScores]:
-    """Give the scores of every model of a pair."""
-    found = []
-    for one in pair.rivals.models:
-        evaluation = _evaluation(pair, one)
-        config = one.config
-        interval = interval_of(
-            evaluation.statistics, pair.blocks.rows, config.scoring.resamples, config.seed,
-            config.evaluation.level,
-        )  # fmt: skip
-        found.append(ModelScores(one, info, split, evaluation, interval))
-    return found
+def summaries(scores: PairScores, table: TidyTable, info: StoreInfo) -> list[Summary]:
+    """Give the scores of every model of a pair, read off the table."""
+    return [_summary(scores, table, info, one) for one in scores.rivals.models]
 
 
-def scores_json(scores: Sequence[ModelScores]) -> str:
+def scores_json(found: Sequence[Summary]) -> str:
     """Write the scores of one model, or of several by their labels."""
-    if len(scores) == 1:
-        content = scores[0].content()
+    if len(found) == 1:
+        content = found[0].content()
     else:
-        content = {
-            "format": FORMAT,
-            "models": {one.candidate.label: one.content() for one in scores},
-        }
+        content = {"format": FORMAT, "models": {one.candidate.label: one.content() for one in found}}
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _evaluation(pair: PairScores, one: Candidate) -> Evaluation:
-    """Put together what `pipeline.evaluation.evaluate.evaluate` would give on the same windows."""
-    kept = pair.windows[one.label]
-    statistics = Statistics(
-        **{name: kept[f"pixel.{name}"] for name in PIXEL}, members=one.config.sampling.members
-    )
-    conservation = ConservationStatistics(**{name: kept[f"conservation.{name}"] for name in CONSERVATION})
-    spectra = SpectralStatistics(truth=kept["spectra.truth"], members=kept["spectra.members"])
+def _summary(scores: PairScores, table: TidyTable, info: StoreInfo, one: Candidate) -> Summary:
+    rivals, count = scores.rivals, len(scores.rivals.windows)
+
+    def values(model: str, field: str, names: Sequence[str]) -> dict[str, float]:
+        return {name: table.value(rivals.pair, model, field, name) for name in names}
+
+    def deterministic(model: str, field: str) -> DeterministicScores:
+        return DeterministicScores(**values(model, field, ("mae", "rmse", "bias")), windows=count)
+
     ensemble = EnsembleScores(
-        crps=formulas.fair_crps(statistics),
-        mae=formulas.mae(statistics),
-        rmse=formulas.rmse(statistics),
-        bias=formulas.bias(statistics),
-        spread_skill_ratio=formulas.spread_skill_ratio(statistics),
-        conservation_tile=formulas.conservation_tile(conservation),
-        conservation_tile_worst=formulas.conservation_tile_worst(conservation),
-        conservation_cell=formulas.conservation_cell(conservation),
-        log_spectral_distance=log_spectral_distance(spectra),
-        windows=statistics.windows,
-        members=statistics.members,
+        **values(one.label, ENSEMBLE, _SAME_NAME),
+        crps=table.value(rivals.pair, one.label, ENSEMBLE, "fair_crps"),
+        conservation_tile_worst=conservation_tile_worst(scores.windows[one.label]),
+        windows=count,
+        members=one.config.sampling.members,
     )
-    return Evaluation(
+    found = ModelScores(
         ensemble=ensemble,
-        mean=_deterministic(pair.models[one.label][MEAN]),
-        nearest=_deterministic(pair.baselines["nearest"]),
-        bicubic=_deterministic(pair.baselines["bicubic"]),
-        statistics=statistics,
+        mean=deterministic(one.label, MEAN),
+        nearest=deterministic("", "nearest"),
+        bicubic=deterministic("", "bicubic"),
     )
-
-
-def _deterministic(sums: Sums) -> DeterministicScores:
-    found: dict[str, Tensor] = total(sums)
-    weight = found["pixel.weight"]
-    return DeterministicScores(
-        mae=(found["pixel.absolute_error"] / weight).item(),
-        rmse=(found["pixel.squared_error"] / weight).sqrt().item(),
-        bias=(found["pixel.error"] / weight).item(),
-        windows=int(found[WINDOWS]),
-    )
+    (crps,) = table.all(rivals.pair, one.label, ENSEMBLE, "fair_crps")
+    interval = Interval(crps.low, crps.high, one.config.evaluation.level, crps.blocks)
+    return Summary(one, info, rivals.split, found, interval)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.evaluation.statistics import double, filled
 from pipeline.factors import FactorPair
 
 WINDOWS = "windows"
@@ -35,7 +36,7 @@ class Scored:
     ----------
     members : Tensor
         (B, M, T, H, W), physical units, any device; M = 1 for a field without uncertainty. NaN or anything
-        where masked.
+        where masked: only conservation, which is one of whole coarse cells, looks at finite values there.
     truth : Tensor
         (B, T, H, W), same units; NaN or anything where masked.
     mask : Tensor
@@ -80,12 +81,12 @@ class Scored:
     @cached_property
     def filled_members(self) -> Tensor:
         """The members with 0 where masked, in single precision at least."""
-        return _filled(self.members, self.mask.unsqueeze(1))
+        return filled(self.members, self.mask.unsqueeze(1))
 
     @cached_property
     def filled_truth(self) -> Tensor:
         """The truth with 0 where masked, in single precision at least."""
-        return _filled(self.truth, self.mask)
+        return filled(self.truth, self.mask)
 
     @cached_property
     def weight(self) -> Tensor:
@@ -172,7 +173,7 @@ class BlockSums:
                 key = f"{statistic.name}.{name}"
                 if key not in self.sums:
                     self.sums[key] = values.new_zeros((self.blocks, *values.shape[1:]))
-                _same_shape(key, self.sums[key][0], values[0])
+                _same_shape(key, self.sums[key], values)
                 self.sums[key].index_add_(0, block, values)
 
     def merge(self, other: BlockSums) -> None:
@@ -235,16 +236,7 @@ def total(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: values.sum(dim=0) for key, values in sums.items()}
 
 
-def double(values: Tensor) -> Tensor:
-    """Give float64, on the same device if it has that; Apple's MPS has not: on the CPU then."""
-    return (values.cpu() if values.device.type == "mps" else values).double()
-
-
-def _filled(values: Tensor, mask: Tensor) -> Tensor:
-    # A product with the mask would keep a NaN.
-    return torch.where(mask, values.to(torch.promote_types(values.dtype, torch.float32)), 0.0)
-
-
 def _same_shape(key: str, one: Tensor, other: Tensor) -> None:
-    if one.shape != other.shape:
-        raise ValueError(f"{key} has changed its shape from {tuple(one.shape)} to {tuple(other.shape)}")
+    if one.shape[1:] != other.shape[1:]:
+        before, now = tuple(one.shape[1:]), tuple(other.shape[1:])
+        raise ValueError(f"{key} has changed its shape from {before} to {now}")

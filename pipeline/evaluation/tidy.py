@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from functools import cached_property
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from pipeline.evaluation.chunks import ENSEMBLE, MEAN
 from pipeline.evaluation.intervals import Estimate, intervals, paired_intervals
 from pipeline.evaluation.measures.metric import Metric, Sums
 from pipeline.evaluation.metrics import metrics_for
-from pipeline.evaluation.run import PairScores
+from pipeline.evaluation.pieces import PairScores
 
 DIMENSIONS = ("threshold", "scale", "level", "return_windows", "bin", "rank", "wavenumber", "frequency")
 SKILL = "fair_crps_skill"
@@ -96,29 +98,91 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def tidy(scores: Sequence[PairScores], info: StoreInfo, split: str) -> list[Row]:
-    """Compute every metric of every field, with intervals, and every comparison.
+@dataclass(frozen=True)
+class TidyTable:
+    """All numbers of an evaluation.
 
-    Parameters
+    Attributes
     ----------
-    scores : sequence of PairScores
-    info : StoreInfo
-    split : str
-
-    Returns
-    -------
-    list of Row
+    rows : tuple of Row
         Of each pair: its references, then its models, each followed by its CRPS skill over every reference,
         over its own mean, and over the pair's other models.
     """
-    return [row for one in scores for row in _Pair(one, info, split).rows()]
+
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, scores: Sequence[PairScores], info: StoreInfo) -> TidyTable:
+        """Compute every metric of every field, with intervals, and every comparison."""
+        return cls(tuple(row for one in scores for row in _Pair(one, info).rows()))
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str, str, str, str], list[Row]]:
+        found: dict[tuple[str, str, str, str, str], list[Row]] = {}
+        for row in self.rows:
+            key = row.pair, row.model, row.field, row.metric, row.reference
+            found.setdefault(key, []).append(row)
+        return found
+
+    def all(self, pair: object, model: str, field: str, metric: str, reference: str = "") -> list[Row]:
+        """Give the rows of a metric of one field, one for each of its coordinates."""
+        return self._by_name.get((str(pair), model, field, metric, reference), [])
+
+    def one(
+        self,
+        pair: object,
+        model: str,
+        field: str,
+        metric: str,
+        reference: str = "",
+        *,
+        at: Mapping[str, float] = MappingProxyType({}),
+    ) -> Row | None:
+        """Give the row of a metric at some coordinates; none if it is not there."""
+        for row in self.all(pair, model, field, metric, reference):
+            if all(row.coordinates.get(name) == value for name, value in at.items()):
+                return row
+        return None
+
+    def value(self, pair: object, model: str, field: str, metric: str) -> float:
+        """Give a number that is there for certain.
+
+        Raises
+        ------
+        KeyError
+            If it is not.
+        """
+        row, *_ = self._by_name[str(pair), model, field, metric, ""]
+        return row.value
+
+    def csv(self) -> str:
+        """Write it as CSV; an empty cell is a number or a name that does not exist."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, fieldnames=COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row.flat() for row in self.rows)
+        return out.getvalue()
+
+    def parquet(self) -> bytes:
+        """Write it as Parquet, with null for a number or a name that does not exist."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        numbers, counts = {*DIMENSIONS, "value", "low", "high"}, {"windows", "blocks"}
+        kinds = {
+            name: pa.float64() if name in numbers else pa.int64() if name in counts else pa.string()
+            for name in COLUMNS
+        }
+        out = io.BytesIO()
+        table = pa.Table.from_pylist([row.flat() for row in self.rows], schema=pa.schema(kinds))
+        pq.write_table(table, out, compression="zstd")
+        return out.getvalue()
 
 
 @dataclass(frozen=True)
 class _Pair:
     scores: PairScores
     info: StoreInfo
-    split: str
 
     @property
     def settings(self) -> EvaluationSettings:
@@ -161,7 +225,7 @@ class _Pair:
                 metric.coordinate(dimension, size)
                 for dimension, size in zip(metric.dimensions, found.value.shape, strict=True)
             ]
-            units = metric.unit.replace("units", self.info.units)
+            units = unit_of(metric, self.info)
             for index in product(*(range(len(axis)) for axis in axes)):
                 at = {
                     dimension: float(axis[i])
@@ -184,10 +248,10 @@ class _Pair:
         better: str,
         **more: Any,
     ) -> Row:
-        value, low, high = ends
+        rivals, (value, low, high) = self.scores.rivals, ends
         return Row(
-            model, str(self.scores.rivals.pair), name, metric, value, low, high, units, better,
-            len(self.scores.rivals.windows), self.scores.blocks.count, self.split, self.info.name, **more,
+            model, str(rivals.pair), name, metric, value, low, high, units, better, len(rivals.windows),
+            rivals.blocks.count, rivals.split, self.info.name, **more,
         )  # fmt: skip
 
 
@@ -198,25 +262,6 @@ def _ends(found: Estimate, index: tuple[int, ...]) -> tuple[float, float, float]
     return at(found.value), at(found.low), at(found.high)
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """Write rows as CSV; an empty cell is a number or a name that does not exist."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.flat() for row in rows)
-    return out.getvalue()
-
-
-def to_parquet(rows: Sequence[Row]) -> bytes:
-    """Write rows as Parquet, with null for a number or a name that does not exist."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    texts, counts = {"model", "pair", "field", "metric", "reference"}, {"windows", "blocks"}
-    texts |= {"units", "better", "split", "store"}
-    kinds = {name: pa.string() if name in texts else pa.float64() for name in COLUMNS}
-    kinds |= {name: pa.int64() for name in counts}
-    out = io.BytesIO()
-    table = pa.Table.from_pylist([row.flat() for row in rows], schema=pa.schema(kinds))
-    pq.write_table(table, out, compression="zstd")
-    return out.getvalue()
+def unit_of(metric: Metric, info: StoreInfo) -> str:
+    """Give a metric's unit; empty for a ratio."""
+    return metric.unit.replace("units^2", f"({info.units})^2").replace("units", info.units)

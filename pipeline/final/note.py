@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from pipeline.final.plan import TrainingPlan
-from pipeline.mlflow_pages import VALUES
+from pipeline.mlflow_view.views import VALUES
 from pipeline.recipe import Origin
 
 
@@ -21,7 +21,7 @@ def training_note(
     dataset, units : str
     scores : mapping or None
         With `test_crps`, `test_crps_skill` and, if it has one, `test_crps_low` and `test_crps_high`; none: it
-        is under way.
+        has none yet.
     model : str or None
         Name of the registered model; none: it is not registered.
     """
@@ -30,7 +30,7 @@ def training_note(
     if plan.entry.study and plan.entry.origin is Origin.TUNED:
         head += f" of [study {plan.entry.study}](run:{plan.entry.study})"
     if scores is None:
-        return f"{head}). Under way."
+        return f"{head}). No score yet."
     low, high = (scores.get(f"test_crps_{end}", math.nan) for end in ("low", "high"))
     sure = "" if math.isnan(low) or math.isnan(high) else f" (90 %: {low:.4f} to {high:.4f})"
     parts = [

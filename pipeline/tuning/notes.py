@@ -1,4 +1,7 @@
-"""What a person reads first on a run's page, in markdown; links are those of `mlflow_pages.linked`."""
+"""What a person reads first on the page of a sweep, a study or a trial, in markdown.
+
+Links are those of `pipeline.mlflow_view.markdown.linked`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.evaluation.bootstrap import Difference
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.mlflow_pages import VALUES, sweep_view, table, trials_view
+from pipeline.mlflow_view.markdown import table
+from pipeline.mlflow_view.views import VALUES, sweep_view, trials_view
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.results import PairResult
 
@@ -33,23 +37,27 @@ def trial_note(
         A word instead of a number: it is no trial.
     parameters : ScaleParameters
     outcome : Outcome, optional
-        None: it has not ended.
+        None: there is none yet.
     """
-    sweep = study.rpartition("/")[0]
     what = f"trial {number}" if isinstance(number, int) else "compared with the tuned values"
-    belongs = f"{what} of [{pair} study](run:{study})" + (f", [sweep {sweep}](run:{sweep})" if sweep else "")
+    belongs = f"{what} of [{pair} study](run:{study}), {_of_sweep(study.rpartition('/')[0])}"
     return f"{parameters}: **{_verdict(outcome)}** ({belongs})"
 
 
 def _verdict(outcome: Outcome | None) -> str:
     if outcome is None:
-        return "under way"
+        return "no score yet"
     if outcome.state == "failed":
         return f"failed: {outcome.reason}"
     if outcome.state == "pruned":
         step, crps = max(outcome.rungs.items(), default=(0, math.nan))
         return f"pruned after step {step}, CRPS {crps:.4g} there"
     return f"CRPS {outcome.metrics['crps']:.4g} on validation windows"
+
+
+def open_study_note(sweep: str, pair: FactorPair) -> str:
+    """Describe the tuning of a pair that has no result yet."""
+    return f"Tuning of **{pair}**: no score yet.\n\n{_trials(sweep, pair)} · {_of_sweep(sweep)}"
 
 
 def study_note(sweep: str, result: PairResult, units: str, model: str | None) -> str:
@@ -64,7 +72,7 @@ def study_note(sweep: str, result: PairResult, units: str, model: str | None) ->
     model : str or None
         Name of the registered model; none: it is not registered.
     """
-    pair, view = result.pair, trials_view(sweep, result.pair).key
+    pair = result.pair
     rivals = [
         [name, str(rival.parameters), f"{rival.crps:.4g}", _loss(rival.difference)]
         for name, rival in result.rivals.items()
@@ -72,13 +80,21 @@ def study_note(sweep: str, result: PairResult, units: str, model: str | None) ->
     parts = [
         f"Best of {result.trials} trials for **{pair}**: **{result.best.parameters}**, "
         f"test CRPS **{_crps(result)}** {units}, {result.test['crps_skill']:.1%} below bicubic.",
-        f"[Trials, best first](view:{view}) · [parallel coordinates](view:{view}#charts) · "
-        f"[best trial](run:{sweep}/{pair}/{result.best.number}) · [sweep {sweep}](run:{sweep})"
+        f"{_trials(sweep, pair)} · [best trial](run:{sweep}/{pair}/{result.best.number}) · {_of_sweep(sweep)}"
         + (f" · [registered model](model:{model})" if model else ""),
     ]
     if rivals:
         parts.append(table(["compared with", "values", "CRPS", "more than tuned (90 %)"], rivals))
     return "\n\n".join(parts)
+
+
+def _trials(sweep: str, pair: FactorPair) -> str:
+    view = trials_view(sweep, pair).key
+    return f"[Trials, best first](view:{view}) · [parallel coordinates](view:{view}#charts)"
+
+
+def _of_sweep(sweep: str) -> str:
+    return f"[sweep {sweep}](run:{sweep})"
 
 
 def sweep_note(
@@ -97,28 +113,19 @@ def sweep_note(
     rows = [_row(sweep, result) for result in results]
     known = {result.pair for result in results}
     rows += [
-        [f"[{pair}](run:{sweep}/{pair})", said, *[""] * 6]
+        [f"[{pair}](run:{sweep}/{pair})", said, *[""] * 5]
         for pair, said in statuses.items()
         if pair not in known
     ]
-    heads = [
-        "pair",
-        "beta",
-        "L",
-        "f",
-        f"test CRPS, {units} (90 %)",
-        "below bicubic",
-        "paper's prior",
-        "trials",
-    ]
+    heads = ["pair", "beta", "L", "f", f"test CRPS, {units} (90 %)", "below bicubic", "trials"]
     view = sweep_view(sweep).key
     parts = [table(heads, rows)]  # first: the page shows the first lines only
     if results:
         parts += [
-            f"Best (beta, L, f) of each factor pair on `{dataset}`, scored on the test split. paper's prior: "
-            "by how much its CRPS is larger, with the 90 % interval; \\*: it leaves 0 out.",
+            f"Best (beta, L, f) of each factor pair on `{dataset}`, scored on the test split.",
             f"[This table with all scores](view:{view}) · [as charts](view:{view}#charts) · "
             f"[all sweeps and final models](view:{VALUES.key})",
+            *_compared(results),
             "Artifacts: `table.txt` (all tables), `recipe.yaml` (for jobs/train.py), `figures`.",
         ]
     return "\n\n".join(parts)
@@ -126,20 +133,34 @@ def sweep_note(
 
 def _row(sweep: str, result: PairResult) -> list[str]:
     parameters, view = result.best.parameters, trials_view(sweep, result.pair).key
-    prior = result.rivals.get("paper's prior")
-    if prior is None:
-        loss = ""
-    else:
-        loss = "is the tuned one" if prior.parameters == parameters else _loss(prior.difference)
     return [
         f"[**{result.pair}**](run:{sweep}/{result.pair})",
-        f"**{parameters.beta:.4f}**",
+        f"**{parameters.beta:.3g}**",
         f"**{parameters.context}**",
         f"**{parameters.conservation}**",
         _crps(result),
         f"{result.test['crps_skill']:.1%}",
-        loss,
         f"[{result.trials}](view:{view}) ([charts](view:{view}#charts))",
+    ]
+
+
+def _compared(results: Sequence[PairResult]) -> list[str]:
+    """Say whether other values would have done as well."""
+    names = list(dict.fromkeys(name for result in results for name in result.rivals))
+    if not names:
+        return []
+
+    def loss(result: PairResult, name: str) -> str:
+        rival = result.rivals.get(name)
+        if rival is None:
+            return ""
+        return "=" if rival.parameters == result.best.parameters else _loss(rival.difference)
+
+    lines = [[f"**{result.pair}**", *(loss(result, name) for name in names)] for result in results]
+    return [
+        "With other values the CRPS would be larger by (90 %; \\*: the interval leaves 0 out; =: the same "
+        "values):",
+        table(["pair", *names], lines),
     ]
 
 

@@ -1,5 +1,6 @@
 """Figures of scores: drawn for one pair and for many, with units, without a warning, the same every time."""
 
+import dataclasses
 import io
 import math
 import warnings
@@ -92,7 +93,7 @@ AXES = {
     "spectra": ("wavelength, km", "power per ring, (mm/h)²"),
     "reliability": ("forecast probability", "observed frequency"),
     "ranks": ("members below the truth", "frequency, flat = 1"),
-    "quantiles": ("truth, mm/h", "field, mm/h"),
+    "quantiles": ("truth, mm/h", "field - truth,\n% of truth"),
     "fss": ("side of the neighbourhood, pixels", "fractions skill score"),
     "map": ("space factor s", "time factor tau"),
     "intervals": ("skill, % (100: perfect, 0: no better than the reference)", None),
@@ -154,10 +155,18 @@ def test_a_spectrum_stands_at_its_wavelengths_with_small_scales_on_the_right():
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     lines = {line.get_label(): line for line in axes.lines}
     np.testing.assert_allclose(lines["Truth"].get_xdata(), 48 * 2.0 / np.arange(1, 25))
-    assert set(lines) >= {"Truth", "Members", "Conditional mean", "Bicubic", "another field"}
-    assert [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1] == [
-        16.0
-    ]  # 2 x 4 x 2 km
+    assert set(lines) >= {"Truth", "Ensemble", "Conditional mean", "Bicubic", "another field"}
+    upright = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
+    assert upright == [16.0]  # 2 x 4 x 2 km
+    assert "two coarse cells" in words(figure)
+
+
+def test_powers_are_written_plainly_and_far_from_one_as_powers_of_ten():
+    figure = spectra([make_spectra(power=1e-3)], "mm/h")
+    figure.canvas.draw()
+    shown = {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert "$10^{-6}$" in shown
+    assert not any("e-" in text for text in shown)
 
 
 def test_a_reliability_diagram_keeps_bins_of_few_pixels_apart():
@@ -191,9 +200,33 @@ def test_quantiles_have_equal_axes_that_start_where_it_is_dry():
     axes = figure.axes[0]
     assert axes.get_xlim() == axes.get_ylim()
     assert axes.get_xlim()[0] == 0.2
-    members = next(line for line in axes.lines if line.get_label() == "Members")
-    np.testing.assert_allclose(members.get_xdata(), [1.0, 5.0, 12.0])  # the median is dry
-    assert "99.9 %" in words(figure)
+    assert "mm/h" in axes.get_xlabel()
+    line = next(line for line in axes.lines if line.get_label() == "Ensemble")
+    np.testing.assert_allclose(line.get_xdata(), [1.0, 5.0, 12.0])  # the median is dry
+    assert {"90 %", "99.9 %"} <= set(words(figure).splitlines())
+
+
+def test_below_stands_by_how_much_the_high_quantiles_are_off():
+    one = make_quantiles()
+    _, lower = quantile_quantile([one], "mm/h").axes
+    lines = {line.get_label(): line for line in lower.lines}
+    np.testing.assert_allclose(lines["Ensemble"].get_xdata(), [1.0, 2.0, 3.0])  # 90, 99 and 99.9 %
+    np.testing.assert_allclose(lines["Ensemble"].get_ydata(), [-10.0] * 3)
+    np.testing.assert_allclose(lines["Conditional mean"].get_ydata(), [-19.0] * 3)
+    shown = [label.get_text() for label in lower.get_xticklabels()]
+    assert dict(zip(lower.get_xticks().round(9), shown, strict=True))[2.0] == "99"
+    low, high = lower.get_ylim()
+    assert low < 100 * (0.9**5 - 1) < 0 < high
+    weak = dataclasses.replace(one, values={**one.values, "truth": np.array([0.3, 0.0, 0.0, 0.0])})
+    assert "dry at 90 % and above" in words(quantile_quantile([weak], "mm/h"))
+
+
+def test_names_of_levels_that_are_close_do_not_touch():
+    one = make_quantiles()
+    near = {name: np.array([0.0, 1.0, 11.9, 12.0]) for name in one.values}
+    shown = set(words(quantile_quantile([dataclasses.replace(one, values=near)], "mm/h")).splitlines())
+    assert {"90 %", "99.9 %"} <= shown
+    assert "99 %" not in shown
 
 
 def test_the_map_has_a_number_or_hatching_in_every_cell():
@@ -209,6 +242,8 @@ def test_the_map_has_a_number_or_hatching_in_every_cell():
     numbers = {tuple(map(round, text.get_position())): text.get_text() for text in axes.texts}
     assert numbers == {(1, 0): "48.4", (1, 1): "-2.0"}
     assert "no score" in words(figure)
+    for cell in axes.patches:  # all of every cell is on the axes
+        assert axes.get_xlim()[0] <= cell.get_x() < cell.get_x() + cell.get_width() <= axes.get_xlim()[1]
     assert "no score" not in words(skill_map({ONE: 0.1}, "bicubic"))
 
 
@@ -218,6 +253,16 @@ def test_intervals_stand_where_they_are():
     bars = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
     assert any(bar == pytest.approx((30, 50)) for bar in bars)
     assert {"Bicubic", "Nearest", "4x2"} <= set(words(figure).splitlines())
+    assert "below -100 %" not in words(figure)
+
+
+def test_a_skill_below_the_axis_is_an_arrow_at_its_end():
+    figure = skill_intervals({ONE: {"bicubic": Skill(-7.0, -9.0, -5.0), "nearest": Skill(0.1)}})
+    axes = figure.axes[0]
+    arrow = next(line for line in axes.lines if line.get_marker() == "<")
+    assert arrow.get_xdata() == [-100]
+    assert -110 < axes.get_xlim()[0] < -100
+    assert "below -100 %" in words(figure)
 
 
 def test_scopes_of_f_differ_in_their_marks():

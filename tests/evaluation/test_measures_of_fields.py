@@ -12,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.conservation import conserve
 from pipeline.data.coarsen import spread
 from pipeline.evaluation.measures import conservation, neighbourhood, spectra, structure, temporal
 from pipeline.evaluation.measures.neighbourhood import box_sum, running_sum
-from pipeline.factors import FactorPair
+from pipeline.evaluation.sums import Scored
+from pipeline.factors import Conservation, FactorPair, Scope
 
 SCALES, THRESHOLDS = (1, 3, 9, 33), (0.1, 1.0, 5.0)
 FSS = neighbourhood.Neighbourhood(THRESHOLDS, SCALES)
@@ -25,8 +27,8 @@ def fss(measured, scored):
     return measured(scored, FSS, neighbourhood.metrics(THRESHOLDS, SCALES))["fss"]
 
 
-def test_fss_of_one_field_agrees_with_pysteps(rain, measured):
-    scored = rain(FactorPair(4, 1), windows=1, members=1, missing=0.2)
+def test_fss_of_one_field_agrees_with_pysteps(scored_rain, measured):
+    scored = scored_rain(FactorPair(4, 1), windows=1, members=1, missing=0.2)
     found = fss(measured, scored)
     field, truth = scored.members[0, 0, 0].numpy(), scored.truth[0, 0].numpy()  # NaN: no event
     for i, threshold in enumerate(THRESHOLDS):
@@ -35,10 +37,10 @@ def test_fss_of_one_field_agrees_with_pysteps(rain, measured):
             assert found[i, j].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_fss_of_several_fields_agrees_with_the_scores_library(rain, measured):
+def test_fss_of_several_fields_agrees_with_the_scores_library(scored_rain, measured):
     # It pads by half a box on one side more than on the other; inside, and without padding, all agree: so
     # fields are dry around the middle.
-    scored = rain(FactorPair(4, 1), windows=4, members=1, missing=0)
+    scored = scored_rain(FactorPair(4, 1), windows=4, members=1, missing=0)
     inside = torch.zeros_like(scored.mask)
     inside[..., 8:-8, 8:-8] = True
     dry = dataclasses.replace(scored, members=scored.members * inside, truth=scored.truth * inside)
@@ -53,8 +55,8 @@ def test_fss_of_several_fields_agrees_with_the_scores_library(rain, measured):
             assert found[window, 1, j].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_fss_of_an_ensemble_is_that_of_its_probabilities(rain, measured):
-    scored = rain(windows=2, missing=0.3)
+def test_fss_of_an_ensemble_is_that_of_its_probabilities(scored_rain, measured):
+    scored = scored_rain(windows=2, missing=0.3)
     found = fss(measured, scored)
     events = (scored.members >= 1.0).double().mean(dim=1), (scored.truth >= 1.0).double()
     for j, scale in enumerate(SCALES):
@@ -67,8 +69,27 @@ def test_fss_of_an_ensemble_is_that_of_its_probabilities(rain, measured):
         assert found[1, j].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_fss_is_perfect_for_the_truth_and_for_no_event_and_zero_where_all_is_missed(rain, measured):
-    scored = rain(members=1)
+def test_fss_has_no_event_where_a_pixel_is_missing(scored_rain):
+    scored = scored_rain()
+    found = neighbourhood.Neighbourhood((0.0,), (1,)).sums(scored)  # all that is valid is an event
+    assert found["difference"].abs().max() == 0
+    torch.testing.assert_close(found["reference"].flatten(), 2 * scored.weight)
+
+
+def test_fss_counts_exactly_however_large_the_frame_is():
+    # 1600 x 1600 pixels with the event in all of 7 members: more than single precision counts one by one.
+    truth = torch.ones(1, 1, 1600, 1600)
+    mask = torch.ones_like(truth, dtype=torch.bool)
+    members = truth.unsqueeze(1).expand(-1, 7, -1, -1, -1)
+    scored = Scored(members, truth, mask, truth[:, 0, ::16, ::16], mask[:, 0, ::16, ::16], FactorPair(16, 1))
+    found = neighbourhood.Neighbourhood((0.5,), (3,)).sums(scored)["reference"]
+    along = torch.ones(1600, dtype=torch.float64)
+    along[[0, -1]] = 2 / 3
+    assert found.item() == pytest.approx(2 * along.square().sum().item() ** 2, rel=1e-12)
+
+
+def test_fss_is_perfect_for_the_truth_and_for_no_event_and_zero_where_all_is_missed(scored_rain, measured):
+    scored = scored_rain(members=1)
     same = dataclasses.replace(scored, members=scored.truth.unsqueeze(1))
     assert (fss(measured, same) == 1).all()
     dry = dataclasses.replace(same, members=same.members * 0, truth=same.truth * 0)
@@ -87,8 +108,8 @@ def test_box_sums_are_convolutions(side, height, width, seed):
     assert torch.equal(box_sum(running_sum(values), side), expected)
 
 
-def test_spectra_are_those_of_pysteps(rain, measured):
-    scored = rain(FactorPair(4, 2), windows=2, members=2, missing=0.2)
+def test_spectra_are_those_of_pysteps(scored_rain, measured):
+    scored = scored_rain(FactorPair(4, 2), windows=2, members=2, missing=0.2)
     found = measured(scored, spectra.Spectra(), spectra.metrics())
     side = scored.truth.shape[-1]
     hann = np.outer(*[torch.hann_window(side, dtype=torch.float64).numpy()] * 2)
@@ -112,8 +133,8 @@ def test_spectra_are_those_of_pysteps(rain, measured):
 
 
 @pytest.mark.parametrize("side", [24, 3])
-def test_ssim_of_whole_frames_is_that_of_skimage(rain, measured, side):
-    scored = rain(FactorPair(1, 2), windows=2, members=3, missing=0, cells=side)
+def test_ssim_of_whole_frames_is_that_of_skimage(scored_rain, measured, side):
+    scored = scored_rain(FactorPair(1, 2), windows=2, members=3, missing=0, cells=side)
     found = measured(scored, structure.Structure(10.0), structure.metrics())["ssim"]
     expected = [
         skimage.metrics.structural_similarity(
@@ -125,8 +146,8 @@ def test_ssim_of_whole_frames_is_that_of_skimage(rain, measured, side):
     assert found.item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_ssim_looks_at_the_valid_pixels_of_boxes_that_are_half_valid(rain, measured):
-    scored = rain(FactorPair(4, 1), windows=1, members=1, cells=4, missing=0.45)
+def test_ssim_looks_at_the_valid_pixels_of_boxes_that_are_half_valid(scored_rain, measured):
+    scored = scored_rain(FactorPair(4, 1), windows=1, members=1, cells=4, missing=0.45)
     x, y, mask = scored.members[0, 0, 0], scored.truth[0, 0], scored.mask[0, 0].numpy()
     expected = []
     for i in range(mask.shape[0] - 6):
@@ -144,8 +165,8 @@ def test_ssim_looks_at_the_valid_pixels_of_boxes_that_are_half_valid(rain, measu
     assert found.item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_ssim_is_one_for_the_truth_and_for_dry_frames(rain, measured):
-    scored = rain(members=1)
+def test_ssim_is_one_for_the_truth_and_for_dry_frames(scored_rain, measured):
+    scored = scored_rain(members=1)
     for factor in (1, 0):
         truth = scored.truth * factor
         same = dataclasses.replace(scored, members=truth.unsqueeze(1), truth=truth)
@@ -153,8 +174,8 @@ def test_ssim_is_one_for_the_truth_and_for_dry_frames(rain, measured):
         assert found.item() == pytest.approx(1, abs=1e-9)
 
 
-def test_changes_are_compared_where_both_frames_are_valid(rain, measured):
-    scored = rain(missing=0.3)
+def test_changes_are_compared_where_both_frames_are_valid(scored_rain, measured):
+    scored = scored_rain(missing=0.3)
     found = measured(scored, temporal.Change(), temporal.metrics())
     dx, dy = np.diff(scored.members.double().numpy(), axis=2), np.diff(scored.truth.double().numpy(), axis=1)
     error = np.nanmean(np.abs(dx - dy[:, None]))
@@ -165,8 +186,8 @@ def test_changes_are_compared_where_both_frames_are_valid(rain, measured):
 
 
 @pytest.mark.parametrize("frames", [2, 3, 6])
-def test_power_in_time_sums_to_the_variance_and_coherence_to_a_correlation(rain, measured, frames):
-    scored = rain(FactorPair(2, frames), members=2, missing=0.05)
+def test_power_in_time_sums_to_the_variance_and_coherence_to_a_correlation(scored_rain, measured, frames):
+    scored = scored_rain(FactorPair(2, frames), members=2, missing=0.05)
     found = measured(scored, temporal.Temporal(), temporal.metrics())
     whole = scored.mask.all(dim=1)
     truth = scored.truth.double().movedim(1, -1)[whole].numpy()  # (pixels, frames)
@@ -181,8 +202,8 @@ def test_power_in_time_sums_to_the_variance_and_coherence_to_a_correlation(rain,
     np.testing.assert_allclose(found["temporal_coherence"], cross / power, rtol=1e-5)
 
 
-def test_in_time_the_truth_is_perfect_a_frozen_field_is_not_and_dry_ones_are(rain, measured):
-    scored = rain(missing=0.05)
+def test_in_time_the_truth_is_perfect_a_frozen_field_is_not_and_dry_ones_are(scored_rain, measured):
+    scored = scored_rain(missing=0.05)
     frozen = scored.truth[:, :1].nan_to_num().expand_as(scored.truth)
     for field, coherent, ratio in ((scored.truth, 1, 1), (frozen, 0, 0)):
         one = dataclasses.replace(scored, members=field.unsqueeze(1))
@@ -196,8 +217,8 @@ def test_in_time_the_truth_is_perfect_a_frozen_field_is_not_and_dry_ones_are(rai
     assert found["temporal_log_spectral_distance"] == 0
 
 
-def test_conservation_errors_of_fields_that_are_known(rain, measured):
-    scored = rain(FactorPair(4, 2), missing=0)
+def test_conservation_errors_of_fields_that_are_known(scored_rain, measured):
+    scored = scored_rain(FactorPair(4, 2), missing=0)
     flat = spread(scored.coarse.unsqueeze(1), scored.pair)
 
     def errors(field):
@@ -211,3 +232,21 @@ def test_conservation_errors_of_fields_that_are_known(rain, measured):
     moved = scored.coarse.flip(-1)
     apart = (moved - scored.coarse).abs().sum() / scored.coarse.sum()
     assert errors(flat.flip(-1)) == pytest.approx((0, apart.item()), abs=1e-6)
+
+
+def test_conservation_is_judged_on_whole_cells_whatever_the_truth_lacks(scored_rain, measured):
+    scored = scored_rain(FactorPair(4, 2), missing=0.3)
+    drawn = scored.members.nan_to_num(nan=3.0)
+    kept = [
+        conserve(member, scored.coarse.unsqueeze(1), scored.pair, Conservation(scope=Scope.CELL), scale=1.0)
+        for member in drawn.unbind(dim=1)
+    ]
+
+    def error(members):
+        one = dataclasses.replace(scored, members=members)
+        return measured(one, conservation.Conserved(), conservation.metrics())["conservation_cell"].item()
+
+    assert error(torch.stack(kept, dim=1)) == pytest.approx(0, abs=1e-6)
+    # Where nothing finite is under the mask, the valid pixels are all there is to judge.
+    assert error(scored.truth.unsqueeze(1)) == pytest.approx(0, abs=1e-6)
+    assert error(torch.stack(kept, dim=1).masked_fill(~scored.mask.unsqueeze(1), torch.nan)) > 0.01

@@ -37,8 +37,8 @@ def valid(scored):
 
 
 @pytest.mark.parametrize("members", [2, 6])
-def test_errors_agree_with_the_scores_library(rain, measured, members):
-    scored = rain(members=members)
+def test_errors_agree_with_the_scores_library(scored_rain, measured, members):
+    scored = scored_rain(members=members)
     found = measured(scored, pixel.Pixel(), pixel.metrics())
     forecast, truth = arrays(scored)
     mean = forecast.mean("member")
@@ -55,8 +55,8 @@ def test_errors_agree_with_the_scores_library(rain, measured, members):
     assert found["spread_skill_ratio"].item() == pytest.approx(ratio, rel=1e-5)
 
 
-def test_the_crps_of_a_field_without_uncertainty_is_its_mae(rain, measured):
-    found = measured(rain(members=1), pixel.Pixel(), pixel.metrics())
+def test_the_crps_of_a_field_without_uncertainty_is_its_mae(scored_rain, measured):
+    found = measured(scored_rain(members=1), pixel.Pixel(), pixel.metrics())
     assert found["fair_crps"] == found["mae"] > 0
     assert found["spread_skill_ratio"] == 0
 
@@ -119,8 +119,8 @@ def test_a_shift_is_the_bias_and_a_perfect_ensemble_is_perfect(shift, members, s
 
 
 @pytest.mark.parametrize("members", [1, 2, 5])
-def test_the_energy_score_is_its_double_sum(rain, measured, members):
-    scored = rain(members=members, windows=3)
+def test_the_energy_score_is_its_double_sum(scored_rain, measured, members):
+    scored = scored_rain(members=members, windows=3)
     expected = []
     for window in range(3):
         mask = scored.mask[window]
@@ -144,8 +144,8 @@ def test_the_energy_score_of_one_pixel_is_scipys_energy_distance():
     assert found.item() == pytest.approx(fair, rel=1e-9)
 
 
-def test_the_rank_histogram_agrees_with_xskillscore(rain, measured):
-    scored = rain()
+def test_the_rank_histogram_agrees_with_xskillscore(scored_rain, measured):
+    scored = scored_rain()
     wet = dataclasses.replace(scored, mask=scored.mask & (scored.truth > 0))  # its ranks are of no ties
     wet = dataclasses.replace(wet, members=torch.where(wet.members == 0, -wet.members.exp(), wet.members))
     forecast, truth = arrays(wet)
@@ -159,8 +159,8 @@ def test_the_rank_histogram_agrees_with_xskillscore(rain, measured):
     assert found["rank_deviation"].item() == pytest.approx(np.abs(frequencies - 1 / 7).sum(), rel=1e-5)
 
 
-def test_ties_share_ranks_as_a_random_tie_break_would_on_average(rain, measured):
-    scored = rain(members=4, windows=2)
+def test_ties_share_ranks_as_a_random_tie_break_would_on_average(scored_rain, measured):
+    scored = scored_rain(members=4, windows=2)
     rounded = dataclasses.replace(scored, members=scored.members.round(), truth=scored.truth.round())
     found = measured(rounded, ranks.Ranks(), ranks.metrics())["rank_histogram"]
     forecast, truth = valid(rounded)
@@ -174,8 +174,8 @@ def test_ties_share_ranks_as_a_random_tie_break_would_on_average(rain, measured)
     assert measured(all_dry, ranks.Ranks(), ranks.metrics())["rank_deviation"].item() == pytest.approx(0)
 
 
-def test_brier_scores_agree_with_two_libraries(rain, measured):
-    scored = rain(members=8)
+def test_brier_scores_agree_with_two_libraries(scored_rain, measured):
+    scored = scored_rain(members=8)
     metrics = exceedance.metrics(THRESHOLDS, 10)
     found = measured(scored, exceedance.Exceedance(THRESHOLDS, 10), metrics)
     forecast, truth = arrays(scored)
@@ -203,8 +203,8 @@ def test_brier_scores_agree_with_two_libraries(rain, measured):
     torch.testing.assert_close(parts, found["brier"])
 
 
-def test_quantiles_are_those_of_numpy_to_the_width_of_a_bin(rain, measured):
-    scored = rain(windows=8, missing=0.3)
+def test_quantiles_are_those_of_numpy_to_the_width_of_a_bin(scored_rain, measured):
+    scored = scored_rain(windows=8, missing=0.3)
     levels, forecast = (0.2, 0.9, 0.99, 0.999), valid(scored)
     found = measured(scored, values.Values(BINS), values.metrics(BINS, levels, (2, 4)))
     for name, data in (("quantile", forecast[0]), ("quantile_truth", forecast[1])):
@@ -228,8 +228,14 @@ def test_quantiles_out_of_range_and_with_leading_dimensions():
     assert found[1, 0].isnan().all()
 
 
-def test_largest_values_and_return_levels(rain, measured):
-    scored = rain(windows=40, cells=2)
+def test_a_bin_begins_at_its_edge():
+    edges = BINS.edges().reshape(1, -1)
+    found = BINS.count(edges, torch.ones_like(edges, dtype=torch.bool))
+    assert found.tolist() == [[0] + [1] * (BINS.size - 1)]
+
+
+def test_largest_values_and_return_levels(scored_rain, measured):
+    scored = scored_rain(windows=40, cells=2)
     found = measured(scored, values.Maxima(BINS), values.metrics(BINS, (0.9,), (4, 50)))
     largest = np.nanmax(scored.truth.numpy(), axis=(1, 2, 3))
     drawn = np.nanmax(scored.members.numpy(), axis=(2, 3, 4))
@@ -240,10 +246,12 @@ def test_largest_values_and_return_levels(rain, measured):
     assert found["return_level_truth"][1].isnan()  # 40 windows do not tell what happens once in 50
 
 
-def test_the_wet_fraction_counts_valid_pixels_only(rain, measured):
-    scored = rain()
+def test_the_wet_fraction_counts_valid_pixels_only(scored_rain, measured):
+    scored = scored_rain()
     found = measured(scored, values.Wet(0.5), values.metrics(BINS, (0.9,), (2,)))
     forecast, truth = valid(scored)
     wet, error = float((forecast >= 0.5).mean()), float((forecast >= 0.5).mean() - (truth >= 0.5).mean())
     assert found["wet_fraction"].item() == pytest.approx(wet, rel=1e-9)
+    whole = measured(scored, values.Wet(0.0), values.metrics(BINS, (0.9,), (2,)))
+    assert whole["wet_fraction"] == 1
     assert found["wet_fraction_error"].item() == pytest.approx(error, rel=1e-9)

@@ -66,6 +66,13 @@ def test_beyond_the_last_quantile_its_correction_is_added():
     assert mapping.levels[-1] == pytest.approx(1 - 10 / len(x))
 
 
+def test_where_the_truth_is_wet_more_often_the_least_rain_becomes_what_it_has_at_that_rank():
+    observed = np.linspace(0, 2, 10_000)
+    mapping = fitted(np.where(observed > 1, observed, 0.0), observed)
+    np.testing.assert_allclose(mapped(mapping, [0.0, 1e-6, 1.5]), [0.0, 1.0, 1.5], atol=0.03)
+    assert np.isnan(mapped(mapping, [np.nan])).all()
+
+
 def test_all_dry_and_all_wet():
     dry = np.zeros(1000)
     assert (mapped(fitted(dry, dry), [0.0, 1.0]) == [0.0, 1.0]).all()

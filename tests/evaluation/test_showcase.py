@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from pipeline.config import SamplingSettings
-from pipeline.evaluation.showcase import chosen_windows, event, event_windows
+from pipeline.evaluation.showcase import (
+    amounts_of,
+    chosen_windows,
+    event,
+    event_windows,
+    wettest_panel,
+    window_panel,
+)
 
 SAMPLING = SamplingSettings(steps=2, members=3)
 CPU = torch.device("cpu")
@@ -56,3 +63,22 @@ def test_an_event_has_the_fields_of_its_windows(windows, trained_like, store):
     start = np.datetime64("2010-08-26T23:50") + np.timedelta64(5 * first, "m")
     assert found.labels[0] == f"{str(start).replace('T', ' ')} UTC"
     assert len(set(found.labels)) == tau * len(chosen)
+
+
+def test_the_wettest_window_is_drawn_and_every_time_alike(windows, trained_like):
+    scored, model = windows.scored, trained_like()
+    amounts = amounts_of(scored)
+    batch = scored.batch(list(range(len(scored))))
+    assert amounts == pytest.approx(batch.last.sum(dim=(1, 2, 3)).tolist())
+    wettest = int(np.argmax(amounts))
+    png = wettest_panel(model, scored, SAMPLING, seed=0, device=CPU, name="rain", units="mm/h")
+    title = f"rain, factor pair 4x2: {model.spec.parameters}"
+
+    def again(index):
+        return window_panel(
+            model, scored, index, SAMPLING, seed=0, device=CPU, title=title, units="mm/h"
+        )  # fmt: skip
+
+    assert png.startswith(b"\x89PNG")
+    assert png == again(wettest)
+    assert png != again(amounts.index(min(amounts)))

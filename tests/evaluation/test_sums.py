@@ -73,8 +73,8 @@ def rain_once():
     return Scored(fields[:, 1:], fields[:, 0], mask, coarse, coarse > 0.1, PAIR)
 
 
-def test_bytes_bring_everything_back(rain):
-    scored, block = rain(cells=2), torch.tensor([0, 1, 1, 2, 0])
+def test_bytes_bring_everything_back(scored_rain):
+    scored, block = scored_rain(cells=2), torch.tensor([0, 1, 1, 2, 0])
     statistics = default_statistics(SETTINGS, PAIR)
     whole = summed(scored, block, [[0, 1, 2, 3, 4]])
     read = BlockSums.from_bytes(summed(scored, block, [[0, 1]]).to_bytes(), statistics)
@@ -90,8 +90,8 @@ def test_bytes_bring_everything_back(rain):
         BlockSums.from_bytes(data, [Pixel()])
 
 
-def test_memory_does_not_grow_with_the_windows(rain):
-    scored, block = rain(cells=2, windows=4), torch.tensor([0, 1, 2, 2])
+def test_memory_does_not_grow_with_the_windows(scored_rain):
+    scored, block = scored_rain(cells=2, windows=4), torch.tensor([0, 1, 2, 2])
     few = summed(scored, block, [[0, 1, 2, 3]])
     many = summed(scored, block, [[0, 1, 2, 3]] * 5)
     assert len(few.to_bytes()) == len(many.to_bytes())
@@ -101,8 +101,8 @@ def test_memory_does_not_grow_with_the_windows(rain):
     same(many.sums, {name: 5 * values for name, values in few.sums.items()}, rtol=1e-12, atol=1e-12)
 
 
-def test_whatever_lies_under_the_masks_changes_nothing(rain):
-    scored = rain(missing=0.5, cells=3)
+def test_whatever_lies_under_the_masks_changes_nothing(scored_rain):
+    scored = scored_rain(missing=0.5, cells=3)
     assert not scored.coarse_mask.all()
     block, everything = torch.zeros(5, dtype=torch.long), [[0, 1, 2, 3, 4]]
     clean = summed(scored, block, everything)
@@ -119,8 +119,8 @@ def test_whatever_lies_under_the_masks_changes_nothing(rain):
 @pytest.mark.parametrize("pair", [FactorPair(4, 1), FactorPair(1, 3), FactorPair(2, 2)])
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("wet", [True, False])
-def test_every_metric_has_a_value_of_the_shape_that_it_names(rain, computed, pair, members, wet):
-    scored = rain(pair, members=members, cells=8 // pair.space)
+def test_every_metric_has_a_value_of_the_shape_that_it_names(scored_rain, computed, pair, members, wet):
+    scored = scored_rain(pair, members=members, cells=8 // pair.space)
     if not wet:
         scored = dataclasses.replace(
             scored, members=scored.members * 0, truth=scored.truth * 0, coarse=scored.coarse * 0
@@ -139,8 +139,19 @@ def test_every_metric_has_a_value_of_the_shape_that_it_names(rain, computed, pai
             assert (value == metric.perfect).all(), name
 
 
-def test_leading_dimensions_go_through_every_metric(rain, computed):
-    rows = summed(rain(cells=2), torch.tensor([0, 1, 0, 1, 1]), [[0, 1, 2, 3, 4]], blocks=2).sums
+@pytest.mark.parametrize("pair", [FactorPair(4, 1), FactorPair(2, 3)])
+def test_an_ensemble_that_is_the_truth_has_every_perfect_value(scored_rain, computed, pair):
+    scored = scored_rain(pair)
+    # Of 4 copies the mean is exact, and so are spread and error 0.
+    scored = dataclasses.replace(scored, members=scored.truth.unsqueeze(1).repeat(1, 4, 1, 1, 1))
+    sums = total(summed(scored, torch.zeros(5, dtype=torch.long), [[0, 1, 2, 3, 4]], blocks=1).sums)
+    for name, (metric, value) in computed(sums).items():
+        if metric.perfect is not None:
+            assert (value - metric.perfect).abs().max() < 1e-6, name
+
+
+def test_leading_dimensions_go_through_every_metric(scored_rain, computed):
+    rows = summed(scored_rain(cells=2), torch.tensor([0, 1, 0, 1, 1]), [[0, 1, 2, 3, 4]], blocks=2).sums
     stacked = computed({name: torch.stack([values, 2 * values]) for name, values in rows.items()})
     for index in (0, 1):
         alone = computed({name: values[index] for name, values in rows.items()})
@@ -149,8 +160,8 @@ def test_leading_dimensions_go_through_every_metric(rain, computed):
                 torch.testing.assert_close(stacked[name][1][copy, index], value, equal_nan=True, msg=name)
 
 
-def test_a_bad_value_at_a_valid_pixel_is_not_hidden(rain, computed):
-    scored, block = rain(cells=2), torch.tensor([0, 1, 1, 1, 1])
+def test_a_bad_value_at_a_valid_pixel_is_not_hidden(scored_rain, computed):
+    scored, block = scored_rain(cells=2), torch.tensor([0, 1, 1, 1, 1])
     scored.members[0, 0][scored.mask[0]] = torch.nan
     sums = summed(scored, block, [[0, 1, 2, 3, 4]], blocks=2).sums
     assert all(values[0].isnan().all() for name, values in sums.items() if name != "windows")
@@ -158,8 +169,8 @@ def test_a_bad_value_at_a_valid_pixel_is_not_hidden(rain, computed):
     assert all(value.isnan().all() for name, (_, value) in computed(total(sums)).items())
 
 
-def test_thresholds_are_in_the_units_of_the_field(rain, computed):
-    scored = rain(cells=3, missing=0.1)
+def test_thresholds_are_in_the_units_of_the_field(scored_rain, computed):
+    scored = scored_rain(cells=3, missing=0.1)
     found = []
     for factor, units in ((1, "mm/h"), (1 / 3600, "kg m-2 s-1")):
         scaled = dataclasses.replace(
@@ -186,8 +197,8 @@ def test_thresholds_in_mm_per_hour_are_refused_for_other_fields(units):
     assert len(default_statistics(own, PAIR, units)) > 10
 
 
-def test_what_does_not_belong_together_is_refused(rain):
-    scored, block = rain(cells=2), torch.tensor([0, 1, 2, 2, 2])
+def test_what_does_not_belong_together_is_refused(scored_rain):
+    scored, block = scored_rain(cells=2), torch.tensor([0, 1, 2, 2, 2])
     sums = summed(scored, block, [[0, 1]], statistics=[Pixel()])
     with pytest.raises(ValueError, match="same name"):
         BlockSums([Pixel(), Pixel()], 3)

@@ -18,7 +18,7 @@ def note(origin=Origin.TUNED, study="s/4x2", model="m", **scores):
 def test_while_it_is_under_way():
     assert note() == (
         f"Final model of **4x2** on `rain`: **{PARAMETERS}** "
-        "(tuned values of [study s/4x2](run:s/4x2)). Under way."
+        "(tuned values of [study s/4x2](run:s/4x2)). No score yet."
     )
 
 

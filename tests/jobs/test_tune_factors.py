@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from pipeline import FactorPair, UserError
 from pipeline.data.store import write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_times
+from pipeline.mlflow_view.views import page_of_run
 from pipeline.prior import paper_prior
 from pipeline.recipe import Recipe
 
@@ -259,6 +261,30 @@ class TestSweep:
         assert recipe.entry(FactorPair(3, 2)).origin == "predicted"
         for pair in ("2x2", "1x2"):
             assert sweep.client.get_model_version_by_alias(f"finescale-synthetic-{pair}", "champion")
+
+    def test_what_a_person_reads(self, sweep):
+        (summary,) = sweep.runs(role="sweep")
+        note, metrics = summary.data.tags["mlflow.note.content"], summary.data.metrics
+        experiment = summary.info.experiment_id
+        for study in sweep.runs(role="study"):
+            pair, found = study.data.tags["finescale.pair"], study.data.metrics
+            assert f"[**{pair}**]({page_of_run(experiment, study.info.run_id)})" in note
+            assert f"**{found['beta']:.3g}**" in note
+            assert f"{found['test_crps']:.4f}" in note
+            assert page_of_run(experiment, summary.info.run_id) in study.data.tags["mlflow.note.content"]
+            for end in ("low", "high"):
+                assert metrics.get(f"{pair}_crps_{end}") == found.get(f"test_crps_{end}")
+        assert metrics.keys() >= {"system/cpu_utilization_percentage"}
+        for run in sweep.runs():
+            assert not any(f"]({kind}:" in run.data.tags["mlflow.note.content"] for kind in ("run", "view"))
+            (data,) = run.inputs.dataset_inputs
+            assert run.data.tags["finescale.data_fingerprint"].startswith(data.dataset.digest)
+        # The links that the job prints lead to views that are there.
+        keys = re.findall(r"viewStateShareKey=([\w.-]+)", sweep.said)
+        assert page_of_run(experiment, summary.info.run_id) in sweep.said
+        views = sweep.client.get_experiment(experiment).tags
+        assert len(keys) == 3
+        assert views.keys() >= {f"mlflow.sharedViewState.{key}" for key in keys}
 
     def test_one_more_trial(self, sweep):
         before = sweep.finished()

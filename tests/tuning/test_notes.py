@@ -1,12 +1,13 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from pipeline import FactorPair
 from pipeline.evaluation.bootstrap import Difference
 from pipeline.factors import Conservation, ScaleParameters, Scope
-from pipeline.mlflow_pages import linked
-from pipeline.tuning.notes import study_note, sweep_note
+from pipeline.mlflow_view.markdown import linked
+from pipeline.tuning.notes import open_study_note, study_note, sweep_note
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.results import PairResult, Rival
 from pipeline.tuning.study import Ended
@@ -31,12 +32,13 @@ def rows(note):
 
 def test_the_best_values_per_pair_with_how_sure():
     note = sweep_note("s", "rain", "mm/h", [result()], {FactorPair(4, 2): "FINISHED"})
-    head, _, row = rows(note)
+    head, _, row, *others = rows(note)
     assert dict(zip(head, row, strict=True)).items() >= {
         "pair": "4x2", "beta": "0.0139", "L": "5", "f": "x, cell",
         "test CRPS, mm/h (90 %)": "0.0800 (0.0700 to 0.0900)", "below bicubic": "48.1%",
     }.items()  # fmt: skip
-    assert row[6].startswith("+50.0% (+40.0% to +60.0%)")
+    assert others[0] == ["pair", "paper's prior"]
+    assert [cell.replace("\\", "").strip() for cell in others[2]] == ["4x2", "+50.0% (+40.0% to +60.0%)"]
     assert "](run:s/4x2)" in note
     assert "](view:finescale-trials-s-4x2#charts)" in note
     assert "](view:finescale-sweep-s)" in note
@@ -44,22 +46,26 @@ def test_the_best_values_per_pair_with_how_sure():
 
 def test_without_an_interval_none_is_claimed():
     few = result(low=math.nan, high=math.nan, difference=(0.5, math.nan, math.nan))
-    row = rows(sweep_note("s", "rain", "mm/h", [few], {}))[2]
-    assert (row[4], row[6]) == ("0.0800", "+50.0%")
+    _, _, row, *_, compared = rows(sweep_note("s", "rain", "mm/h", [few], {}))
+    assert (row[4], compared[1]) == ("0.0800", "+50.0%")
     assert "90 %: " not in study_note("s", few, "mm/h", None)
 
 
 def test_the_prior_may_be_the_best():
-    row = rows(sweep_note("s", "rain", "mm/h", [result(prior=TUNED)], {}))[2]
-    assert row[6] == "is the tuned one"
+    assert rows(sweep_note("s", "rain", "mm/h", [result(prior=TUNED)], {}))[-1] == ["4x2", "="]
+
+
+def test_nothing_was_compared():
+    alone = replace(result(), rivals={})
+    assert "larger by" not in sweep_note("s", "rain", "mm/h", [alone], {})
 
 
 def test_pairs_without_a_result_say_why():
     pairs = {FactorPair(4, 2): "FINISHED", FactorPair(8, 1): "FAILED"}
     note = sweep_note("s", "rain", "mm/h", [result()], pairs)
-    assert [row[:2] for row in rows(note)[2:]] == [["4x2", "0.0139"], ["8x1", "FAILED"]]
-    early = sweep_note("s", "rain", "mm/h", [], dict.fromkeys(pairs, "under way"))
-    assert [row[1] for row in rows(early)[2:]] == ["under way", "under way"]
+    assert [row[:2] for row in rows(note)[2:4]] == [["4x2", "0.0139"], ["8x1", "FAILED"]]
+    early = sweep_note("s", "rain", "mm/h", [], dict.fromkeys(pairs, "no score yet"))
+    assert [row[1] for row in rows(early)[2:]] == ["no score yet", "no score yet"]
     assert "view:finescale-sweep" not in early
 
 
@@ -72,3 +78,9 @@ def test_a_study(model):
     assert "[best trial](run:s/4x2/3)" in note
     assert ("](model:finescale-rain-4x2)" in note) == (model is not None)
     assert rows(note)[2][:3] == ["paper's prior", str(PRIOR), "0.12"]
+
+
+def test_a_study_without_a_result():
+    note = open_study_note("s", FactorPair(4, 2))
+    assert note.startswith("Tuning of **4x2**: no score yet.")
+    assert "](view:finescale-trials-s-4x2#charts) · [sweep s](run:s)" in note

@@ -7,6 +7,7 @@ import pytest
 from pipeline import FactorPair
 from pipeline.config import TuningSettings
 from pipeline.factors import Conservation, ScaleParameters, Scope
+from pipeline.mlflow_view.views import page_of_run
 from pipeline.recipe import Recipe
 from pipeline.tracking import KEY, NOTE, PARENT, SWEEP, Tracker
 from pipeline.tuning.outcome import Outcome
@@ -93,8 +94,8 @@ def test_a_trials_run(reopen, study):
     assert run.data.tags.items() >= {
         "finescale.role": "trial", "finescale.pair": "4x2", "finescale.factors": "4x in space, 2x in time",
     }.items()  # fmt: skip
-    page = f"[4x2 study](#/experiments/{tracker.experiment_id}/runs/{tracker.run_id('s/4x2')})"
-    assert run.data.tags[NOTE].startswith(f"{parameters}: **under way** (trial 0 of {page}")
+    page = f"[4x2 study]({page_of_run(tracker.experiment_id, tracker.run_id('s/4x2'))})"
+    assert run.data.tags[NOTE].startswith(f"{parameters}: **no score yet** (trial 0 of {page}")
     assert run.data.params == {
         "pair": "4x2", "space": "4", "time": "2", "trial": "0",
         "beta": str(parameters.beta), "context": str(parameters.context),

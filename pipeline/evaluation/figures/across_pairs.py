@@ -19,7 +19,7 @@ from pipeline.evaluation.figures.style import field_style, in_order
 from pipeline.factors import FactorPair
 from pipeline.tuning.figures.layout import heading, mark, nothing
 
-_CELL = (0.82, 0.52)  # inches
+_CELL, _WIDEST_CELL, _FLAT = 0.82, 1.25, 0.63  # inches; height over width
 _ROW, _LANE = 0.34, 0.15
 _DARK = 0.55  # of the luminance: darker cells get white numbers
 
@@ -62,8 +62,9 @@ def skill_map(
     empty = len(finite) < len(spaces) * len(times)
     legend = [Patch(facecolor="0.95", edgecolor="0.7", hatch="////", label="no score")] if empty else []
     title = f"CRPS skill over {field_style(reference).title.lower()}, %"
-    size = (max(5.2, 1.9 + _CELL[0] * len(spaces)), max(1.5, 0.8 + _CELL[1] * len(times)))
-    figure = heading(*size, title, legend)
+    cell = min(max(_CELL, 4.2 / max(len(spaces), 1)), _WIDEST_CELL)
+    columns = max(len(spaces), int(4.2 / cell))  # a title needs some width
+    figure = heading(1.0 + cell * columns, 0.75 + _FLAT * cell * max(len(times), 1), title, legend)
     axes = figure.add_subplot()
     if not everything:
         nothing(axes, "no factor pair to draw")
@@ -75,12 +76,11 @@ def skill_map(
             pair = (space, time)
             value = next((v for p, v in finite.items() if (p.space, p.time) == pair), None)
             _cell(axes, column, row, None if value is None else 100 * value, norm, colours)
-    axes.set(xlim=(-0.5, len(spaces) - 0.5), ylim=(-0.5, len(times) - 0.5))
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, len(times) - 0.5))
     axes.set_xticks(range(len(spaces)), [str(space) for space in spaces])
     axes.set_yticks(range(len(times)), [str(time) for time in times])
-    axes.set_aspect(_CELL[1] / _CELL[0], anchor="W")
     axes.tick_params(length=0, labelsize=9.5)
-    axes.set_xlabel("space factor s", fontsize=9.5)
+    axes.set_xlabel("space factor s", fontsize=9.5, loc="left")
     axes.set_ylabel("time factor tau", fontsize=9.5)
     axes.spines[:].set_visible(False)
     return figure
@@ -118,6 +118,8 @@ def skill_intervals(rows: Mapping[FactorPair, Mapping[str, Skill]], *, level: fl
     legend = [
         mark(field_style(name).marker, field_style(name).colour, field_style(name).title) for name in names
     ]
+    if any(-math.inf < one.value < -1 for row in rows.values() for one in row.values()):
+        legend.append(mark("<", "0.35", "below -100 %"))
     title = f"CRPS skill over each reference, with the {100 * level:g} % interval over blocks of windows"
     height = max(_ROW, _LANE * len(names)) * max(len(rows), 1) + 0.6
     figure = heading(7.2, height, title, legend)
@@ -138,7 +140,7 @@ def skill_intervals(rows: Mapping[FactorPair, Mapping[str, Skill]], *, level: fl
     for y, name, one in shown:
         style = field_style(name)
         if math.isfinite(one.low) and math.isfinite(one.high):
-            ends = [100 * max(one.low, -1), 100 * one.high]
+            ends = [100 * max(end, -1) for end in (one.low, one.high)]
             axes.plot(ends, [y, y], color=style.colour, linewidth=1.8, zorder=2)
         axes.plot(
             100 * max(one.value, -1), y, style.marker if one.value >= -1 else "<", color=style.colour,

@@ -119,7 +119,7 @@ def reliability(curves: Sequence[ReliabilityCurve], title: str, units: str) -> F
 
 def _diagram(axes: Axes, curve: ReliabilityCurve) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=_TICKS, yticks=_TICKS)
+    axes.set(xlim=(-0.07, 1.07), ylim=(-0.03, 1.03), xticks=_TICKS, yticks=_TICKS)
     used = curve.count > 0
     if not used.any():
         axes.text(0.5, 0.5, "no valid pixel", ha="center", color="0.45", fontsize=9.5)

@@ -12,11 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.evaluation.figures.style import draw_rain, image, lifted, rain_bar, rain_scale
+from pipeline.evaluation.figures.style import draw_rain, image, lifted, rain_bar, rain_colours, rain_scale
 
 _MEMBERS = 2
 _LARGEST, _SMALLEST = 100, 40  # dots per inch
-_COLOURS = 256
+_COLOURS, _GREYS = 256, 52  # greys: writing and missing pixels
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Event:
         valid = self.mask[frame]
         fields = {"Truth": self.truth[frame], "Bicubic": self.bicubic[frame]}
         fields |= {f"Member {i + 1}": one[frame] for i, one in enumerate(self.members[:_MEMBERS])}
-        return {"LR": image(self.coarse[number], self.coarse_mask[number])} | {
+        together = len(self.truth) // len(self.coarse)
+        name = f"LR (mean of {together})" if together > 1 else "LR"
+        return {name: image(self.coarse[number], self.coarse_mask[number])} | {
             name: image(field, valid) for name, field in fields.items()
         }
 
@@ -103,12 +105,12 @@ def animation(
 
 def _pictures(
     event: Event, title: str, units: str, dry_below: float, dpi: int, frames: Sequence[int]
-) -> Iterator[Image.Image]:
+) -> Iterator[np.ndarray]:
     columns = event.columns(0)
     norm = rain_scale(
         [one for frame in range(len(event.truth)) for one in event.columns(frame).values()], dry_below
     )
-    side, left, top, bottom, right = 1.75, 0.12, 0.68, 0.12, 0.95  # inches
+    side, left, top, bottom, right = 1.75, 0.12, 0.58, 0.12, 0.95  # inches
     tall = side * event.truth.shape[1] / event.truth.shape[2]
     size = (left + (side + 0.1) * len(columns) + right, top + tall + bottom)
     figure = Figure(figsize=size, dpi=dpi)
@@ -120,27 +122,38 @@ def _pictures(
         axes.set_title(name, fontsize=10, pad=4)
         drawn[name] = draw_rain(axes, picture, norm)
     bar = figure.add_axes((1 - 0.82 * right / size[0], bottom / size[1], 0.14 / size[0], tall / size[1]))
-    rain_bar(figure, bar, drawn["LR"], units, dense=False)
+    rain_bar(figure, bar, next(iter(drawn.values())), units, tall)
     head = figure.suptitle("", fontsize=11, x=left / size[0], y=1 - 0.1 / size[1], ha="left", va="top")
     for frame in frames:
         head.set_text(f"{title}   {event.labels[frame]}")
         for name, picture in event.columns(frame).items():
             drawn[name].set_data(lifted(picture, dry_below))
         canvas.draw()
-        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _gif(pictures: Iterator[Image.Image], milliseconds: int) -> bytes:
-    """Encode with one palette for all frames: another one per frame would make still parts flicker."""
-    shown = list(pictures)
-    strip = Image.new("RGB", (shown[0].width, shown[0].height * len(shown)))
-    for i, picture in enumerate(shown):
-        strip.paste(picture, (0, i * picture.height))
-    palette = strip.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    frames = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in shown]
+def _gif(pictures: Iterator[np.ndarray], milliseconds: int) -> bytes:
+    """Encode in the colours of rain, and greys: a palette made from the pictures would lose rare colours."""
+    rain = rain_colours()(np.linspace(0, 1, _COLOURS - _GREYS))[:, :3]
+    greys = np.linspace(0, 1, _GREYS)[:, None].repeat(3, axis=1)
+    palette = np.round(255 * np.concatenate([rain, greys])).astype(np.int32)
+    frames = [_in_colours_of(palette, one) for one in pictures]
     buffer = io.BytesIO()
     frames[0].save(
         buffer, format="GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0,
         optimize=False, disposal=1,
     )  # fmt: skip
     return buffer.getvalue()
+
+
+def _in_colours_of(palette: np.ndarray, picture: np.ndarray) -> Image.Image:
+    """Give each pixel of (H, W, 3) the nearest colour; Pillow's own search is coarse and greys the white."""
+    packed = picture.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
+    colours, place = np.unique(packed, return_inverse=True)
+    parts = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.float32)
+    # |a - b|^2 less |a|^2, which is the same for all b; exact in float32
+    distance = (palette**2).sum(axis=1) - 2 * parts @ palette.T.astype(np.float32)
+    nearest = distance.argmin(axis=1).astype(np.uint8)
+    drawn = Image.fromarray(nearest[place].reshape(packed.shape))
+    drawn.putpalette(palette.astype(np.uint8).tobytes())
+    return drawn

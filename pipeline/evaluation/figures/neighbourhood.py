@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pipeline.evaluation.figures.style import field_style, in_order
+from pipeline.evaluation.figures.style import REFERENCE, field_style, in_order
 from pipeline.tuning.figures.layout import label_edges, nothing, panel_title, panels
 
 
@@ -47,7 +47,7 @@ class FractionsSkill:
 def fractions_skill(found: FractionsSkill, title: str, units: str) -> Figure:
     """Draw FSS over the neighbourhood's side, a panel per threshold; 1 is perfect.
 
-    The dotted line is the useful skill 0.5 + f / 2, f being the share of the truth above the threshold
+    The grey line is the useful skill 0.5 + f / 2, f being the share of the truth above the threshold
     (Roberts and Lean 2008, doi:10.1175/2007MWR2123.1).
 
     Parameters
@@ -63,7 +63,7 @@ def fractions_skill(found: FractionsSkill, title: str, units: str) -> Figure:
         style = field_style(name)
         legend.append(Line2D([], [], **style.drawn(marker=style.marker, markersize=4.5)))
     if found.base_rates is not None:
-        legend.append(Line2D([], [], color="0.4", linestyle=(0, (1, 2)), label="useful: 0.5 + f / 2"))
+        legend.append(Line2D([], [], **REFERENCE, label="useful: 0.5 + f / 2"))
     figure, drawn = panels(len(found.thresholds), title, legend, size=(2.7, 2.6))
     for i, (axes, threshold) in enumerate(zip(drawn, found.thresholds, strict=False)):
         panel_title(axes, f"above {threshold:g} {units}")
@@ -82,9 +82,7 @@ def _curves(axes: Axes, found: FractionsSkill, i: int, names: Sequence[str]) -> 
         style = field_style(name)
         axes.plot(x, found.scores[name][i], **style.drawn(marker=style.marker, markersize=4))
     if found.base_rates is not None and np.isfinite(found.base_rates[i]):
-        axes.axhline(
-            0.5 + found.base_rates[i] / 2, color="0.4", linestyle=(0, (1, 2)), linewidth=1.2, zorder=1
-        )
+        axes.axhline(0.5 + found.base_rates[i] / 2, **REFERENCE, zorder=1)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xscale("log")
     axes.set_xlim(x.min() / 1.2, x.max() * 1.2)

@@ -65,7 +65,7 @@ def parameters_over_pairs(parameters: Mapping[FactorPair, ScaleParameters]) -> F
     for axes, (name, label, value) in zip(drawn, _KINDS, strict=True):
         for i, time in enumerate(times):
             line = sorted(pair for pair in parameters if pair.time == time)
-            x = [pair.space * 1.03 ** (i - (len(times) - 1) / 2) for pair in line]  # side by side
+            x = [pair.space * 1.05 ** (i - (len(times) - 1) / 2) for pair in line]  # side by side
             y = [value(parameters[pair]) for pair in line]
             axes.plot(x, y, color=colours[i], linewidth=1, alpha=0.5)
             for at, height, pair in zip(x, y, line, strict=True):

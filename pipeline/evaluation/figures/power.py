@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
-from pipeline.evaluation.figures.style import field_style, in_order
+from pipeline.evaluation.figures.style import REFERENCE, field_style, in_order
 from pipeline.factors import FactorPair
 from pipeline.tuning.figures.layout import label_edges, log_scale, nothing, panel_title, panels
 
@@ -51,7 +53,7 @@ class Spectra:
 def spectra(all_spectra: Sequence[Spectra], units: str) -> Figure:
     """Draw power over wavelength, a panel per pair; small scales are on the right.
 
-    What lies right of the dotted line is finer than the coarse frame resolves (two coarse cells): all power
+    What lies right of the grey line is finer than the coarse frame resolves (two coarse cells): all power
     there is the model's own.
 
     Parameters
@@ -62,11 +64,9 @@ def spectra(all_spectra: Sequence[Spectra], units: str) -> Figure:
         Of the field.
     """
     names = in_order(name for one in all_spectra for name in one.power)
-    legend = [Line2D([], [], **field_style(name).drawn(linewidth=2.0)) for name in names]
+    legend = [Line2D([], [], **_style(name)) for name in names]
     if any(one.pair.space > 1 for one in all_spectra):
-        legend.append(
-            Line2D([], [], color="0.5", linestyle=(0, (1, 2)), label="finest wave in LR: two coarse cells")
-        )
+        legend.append(Line2D([], [], **REFERENCE, label="two coarse cells: the finest wave in LR"))
     figure, drawn = panels(len(all_spectra), "Radially averaged power spectra", legend, size=(3.2, 2.7))
     for axes, one in zip(drawn, all_spectra, strict=False):
         panel_title(axes, one.pair)
@@ -88,12 +88,24 @@ def _curves(axes: Axes, one: Spectra, names: Sequence[str]) -> None:
     low = max(float(values.min()), _DEPTH * top)
     high = max(float(values.max()), 10 * low)
     for name in [name for name in names if name in shown]:
-        axes.plot(x, shown[name], **field_style(name).drawn(zorder=2 if name == "truth" else 3))
+        axes.plot(x, shown[name], **_style(name), zorder=2 if name == "truth" else 3)
     log_scale(axes, "x", x[-1] / 1.06, x[0] * 1.06)
     axes.set_xlim(x[0] * 1.06, x[-1] / 1.06)
     log_scale(axes, "y", low / 1.3, high * 1.3)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(FuncFormatter(_power))
     if one.pair.space > 1:
-        axes.axvline(
-            2 * one.pair.space * one.pixel, color="0.5", linestyle=(0, (1, 2)), linewidth=1.4, zorder=1
-        )
+        axes.axvline(2 * one.pair.space * one.pixel, **REFERENCE, zorder=1)
+
+
+def _style(name: str) -> dict[str, Any]:
+    """Give the arguments of a line: the truth's is wide, to be seen below an ensemble that agrees with it."""
+    return field_style(name).drawn(linewidth=2.8 if name == "truth" else 1.6)
+
+
+def _power(value: float, _: object) -> str:
+    """Write a number of any size: 0.01, then powers of ten."""
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    steps, decade = f"{value:e}".split("e")
+    factor = "" if float(steps) == 1 else rf"{float(steps):g} \cdot "
+    return f"${factor}10^{{{int(decade)}}}$"

@@ -7,7 +7,6 @@ line style or marker too.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 
-from pipeline.tuning.figures.layout import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
+from pipeline.tuning.figures.layout import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, log_ticks
 
 MISSING, _DRY = "0.72", "white"
+REFERENCE: dict[str, Any] = {"color": "0.6", "linestyle": "-", "linewidth": 1.0}  # lines that are no field
+_TICK, _MOST_TICKS = 0.3, 9  # inches between the numbers of a colour bar
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class FieldStyle:
 
 _STYLES = {
     "truth": FieldStyle("Truth", BLACK, "-", "o"),
-    "ensemble": FieldStyle("Members", BLUE, "-", "o"),
+    "ensemble": FieldStyle("Ensemble", BLUE, "-", "o"),
     "mean": FieldStyle("Conditional mean", SKY, "-.", "D"),
     "nearest": FieldStyle("Nearest", "0.55", ":", "s"),
     "bicubic": FieldStyle("Bicubic", ORANGE, "--", "s"),
@@ -110,11 +111,12 @@ def draw_rain(axes: Axes, picture: np.ma.MaskedArray, norm: LogNorm) -> Any:
     )
 
 
-def rain_bar(figure: Figure, axes: Axes, drawn: Any, units: str, *, dense: bool) -> None:
-    """Draw the colour bar that holds for all images, in `axes`."""
+def rain_bar(figure: Figure, axes: Axes, drawn: Any, units: str, inches: float) -> None:
+    """Draw the colour bar that holds for all images, in `axes` of this height."""
     bar = figure.colorbar(drawn, cax=axes, extend="both")
     bar.set_label(units, fontsize=10)
-    bar.ax.yaxis.set_major_locator(FixedLocator(_ticks(drawn.norm.vmin, drawn.norm.vmax, dense=dense)))
+    ticks = log_ticks(drawn.norm.vmin, drawn.norm.vmax, min(max(5, int(inches / _TICK)), _MOST_TICKS))
+    bar.ax.yaxis.set_major_locator(FixedLocator(ticks))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.tick_params(labelsize=9)
@@ -125,10 +127,3 @@ def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _ticks(low: float, high: float, *, dense: bool) -> list[float]:
-    """Give 1, 2, 5 (1, 3 if not dense) times powers of ten, from `low` to `high`."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if dense else (1, 3))]
-    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]

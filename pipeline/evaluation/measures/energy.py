@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.measures.metric import Metric
-from pipeline.evaluation.sums import Scored, double
+from pipeline.evaluation.statistics import double
+from pipeline.evaluation.sums import Scored
 
 
 @dataclass(frozen=True)

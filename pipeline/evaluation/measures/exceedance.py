@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipeline.evaluation.measures.counting import count_per_window
 from pipeline.evaluation.measures.metric import Metric, Sums, ratio
-from pipeline.evaluation.sums import Scored, double
+from pipeline.evaluation.statistics import double
+from pipeline.evaluation.sums import Scored
 
 _BRIER = "Brier (1950), doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2"
 _MURPHY = "Murphy (1973), doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2"

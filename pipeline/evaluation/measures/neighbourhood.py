@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.evaluation.measures.metric import Metric, ratio
-from pipeline.evaluation.sums import Scored, double
+from pipeline.evaluation.statistics import double
+from pipeline.evaluation.sums import Scored
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Neighbourhood:
     def _of(self, scored: Scored, threshold: float) -> tuple[Tensor, Tensor]:
         """Give both sums for one threshold, each (B, scales)."""
         size = scored.ensemble_size
-        outcome = ((scored.filled_truth >= threshold) & scored.mask).float()
+        outcome = ((scored.filled_truth >= threshold) & scored.mask).int()
         number = torch.zeros_like(outcome)
         for member in scored.filled_members.unbind(dim=1):
             number += member >= threshold
-        # Sums over boxes are differences of running ones; of whole numbers, so exact below 2^24 in float32.
+        # Sums over boxes are differences of running ones: of whole numbers, so they are exact.
         running = running_sum(torch.stack([number * scored.mask, size * outcome]))  # (2, B, T, H + 1, W + 1)
         sums = []
         for scale in self.scales:
@@ -57,7 +58,7 @@ class Neighbourhood:
 
 def running_sum(values: Tensor) -> Tensor:
     """Give the sum over all pixels above and left of each corner: (..., H, W) to (..., H + 1, W + 1)."""
-    return F.pad(values.cumsum(dim=-2).cumsum(dim=-1), (1, 0, 1, 0))
+    return F.pad(values.cumsum(-2, dtype=values.dtype).cumsum(-1, dtype=values.dtype), (1, 0, 1, 0))
 
 
 def box_sum(running: Tensor, side: int) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pipeline.evaluation.measures.counting import count_per_window
 from pipeline.evaluation.measures.metric import Metric
-from pipeline.evaluation.sums import Scored, double
+from pipeline.evaluation.statistics import double
+from pipeline.evaluation.sums import Scored
 
 _COUNTS = "ranks.counts"
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pipeline.evaluation.measures.metric import Metric
 from pipeline.evaluation.measures.neighbourhood import box_sum, running_sum
-from pipeline.evaluation.sums import Scored, double
+from pipeline.evaluation.statistics import double
+from pipeline.evaluation.sums import Scored
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Structure:
         n = count.clamp(min=2)
         mean, square = _box(truth, side) / n, _box(truth.square(), side) / n
         total = torch.zeros_like(scored.weight)
-        for member in double(scored.filled_members).unbind(dim=1):
+        for member in map(double, scored.filled_members.unbind(dim=1)):
             drawn = _box(member, side) / n
             similarity = ssim(
                 drawn,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipeline.evaluation.measures.metric import Metric, Sums, ratio
 from pipeline.evaluation.spectra import spectral_distance
-from pipeline.evaluation.sums import Scored, double
+from pipeline.evaluation.statistics import double
+from pipeline.evaluation.sums import Scored
 
 _NEEDS = ("temporal.field", "temporal.truth", "temporal.cross_real", "temporal.cross_imaginary")
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.evaluation.measures.histogram import LogBins
 from pipeline.evaluation.measures.metric import Metric, Sums
-from pipeline.evaluation.sums import Scored, double
+from pipeline.evaluation.statistics import double
+from pipeline.evaluation.sums import Scored
 
 _QUANTILES = "Wilks (2011), doi:10.1016/B978-0-12-385022-5.00003-8"
 _EXTREMES = "Coles (2001), doi:10.1007/978-1-4471-3675-0"

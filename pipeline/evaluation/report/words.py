@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from pipeline.evaluation.html import Cell
+from pipeline.evaluation.report.html import Cell
 from pipeline.evaluation.tidy import Row
 
 
-def cell(row: Row | None, write: Callable[[float], str], *, starred: bool = False) -> Cell:
-    """Give the cell of a score: its value, its interval below; empty if there is no such score."""
+def cell(
+    row: Row | None, write: Callable[[float], str], *, starred: bool = False, bare: bool = False
+) -> Cell:
+    """Give the cell of a score: its value, its interval below unless `bare`; empty without such a score."""
     if row is None:
         return Cell("")
     if math.isnan(row.value):
         return Cell("none")
     text = write(row.value)
-    if not known(row):
+    if bare or not known(row):
         return Cell(text, value=row.value)
     decided = starred and (row.low > 0 or row.high < 0)
     return Cell(text + ("*" if decided else ""), f"{write(row.low)} to {write(row.high)}", row.value)
@@ -57,6 +59,16 @@ def signed(value: float) -> str:
 def wanted(better: str) -> str:
     """Say which values of a metric are best."""
     return {"none": "describes", "zero": "0", "one": "1"}.get(better, better)
+
+
+def tiny(value: float) -> str:
+    """Write an error that is a matter of rounding for some."""
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def titled(pair: object, label: str) -> str:
+    """Name a model: its label, with the pair unless it begins with that."""
+    return label if label.split("/")[0] == str(pair) else f"{pair}, {label}"
 
 
 def moment(time: object) -> str:

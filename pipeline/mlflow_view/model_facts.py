@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.factors import FactorPair, ScaleParameters
+from pipeline.mlflow_view.views import page_of_run
+
+OF_CHAMPION = "Champion is version"
+"""How the description of a registered model begins, if no person wrote it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class ModelFacts:
         """Describe a model version, with a link to the run that made it, in markdown."""
         sure = f" (90 %: {self.interval[0]:.4g} to {self.interval[1]:.4g})" if self.interval else ""
         info = run.info
-        page = f"#/experiments/{info.experiment_id}/runs/{info.run_id}"
+        page = page_of_run(info.experiment_id, info.run_id)
         # Without emphasis: the list of versions shows the beginning as it is written.
         return (
             f"{self.parameters}; test CRPS {self.crps:.4g}{sure} {self.units}. Made by "
@@ -76,6 +80,6 @@ class ModelFacts:
 def of_model(name: str, version: str, description: str) -> str:
     """Describe a registered model by its champion, in markdown."""
     return (
-        f"Champion is version {version}: {description}\n\n"
+        f"{OF_CHAMPION} {version}: {description}\n\n"
         f'Load it: `mlflow.pyfunc.load_model("models:/{name}@champion").predict({{"coarse": coarse}})`'
     )

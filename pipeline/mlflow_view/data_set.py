@@ -23,7 +23,7 @@ class TrackedData:
     schema : str
         JSON of its arrays, as the UI lays them out.
     profile : str
-        JSON of what a reader should know: shape, cadence, period, gaps, map projection.
+        JSON of what a reader should know: address, shape, cadence, period, gaps, map projection.
     context : str
         What the runs do with it: `training` or `evaluation`.
     """
@@ -48,7 +48,9 @@ class TrackedData:
             {"name": f"{name} [{what}]", "type": f"float32 ({axes})", "required": True}
             for name, what, axes in arrays
         ]
+        url = without_secrets(store.url)
         profile = {
+            "store": url,  # the UI shows the source of a few kinds of data sets only
             "shape": f"{info.shape[0]} frames of {info.shape[1]} x {info.shape[2]} pixels",
             "cadence_minutes": info.cadence_seconds / 60,
             "start": info.start,
@@ -61,7 +63,7 @@ class TrackedData:
         return cls(
             name=info.name,
             digest=info.fingerprint[:8],
-            source=json.dumps({"url": without_secrets(store.url)}),
+            source=json.dumps({"url": url}),
             schema=json.dumps({"mlflow_colspec": columns}),
             profile=json.dumps(profile),
             context=context,

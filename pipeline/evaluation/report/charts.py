@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 
 from pipeline.data.manifest import StoreInfo
 from pipeline.evaluation import figures
+from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.chunks import ENSEMBLE, MEAN
 from pipeline.evaluation.figures import Skill, to_png
+from pipeline.evaluation.grid import pixel_size
 from pipeline.evaluation.measures.metric import Sums
-from pipeline.evaluation.metrics import value_bins
-from pipeline.evaluation.run import PairScores
+from pipeline.evaluation.metrics import metrics_for, value_bins
+from pipeline.evaluation.pieces import PairScores
 from pipeline.evaluation.sums import WINDOWS, total
-from pipeline.evaluation.tidy import SKILL, Row
+from pipeline.evaluation.tidy import SKILL, TidyTable
 from pipeline.factors import FactorPair
 
 _CURVES = ("nearest", "bicubic", "quantile_mapping")  # references that curves are drawn of
@@ -52,16 +54,6 @@ class Picture:
         return f"{self.name}.{'gif' if self.content.startswith(b'GIF8') else 'png'}"
 
 
-def best_models(scores: Sequence[PairScores], rows: Sequence[Row]) -> dict[FactorPair, str]:
-    """Give the label of each pair's model with the lowest CRPS: the one that figures show."""
-    crps = {(row.model, row.pair): row.value for row in rows
-            if row.field == ENSEMBLE and row.metric == "fair_crps"}  # fmt: skip
-    return {
-        one.rivals.pair: min(one.models, key=lambda label: crps[label, str(one.rivals.pair)])
-        for one in scores
-    }
-
-
 @dataclass(frozen=True)
 class Charts:
     """All figures that need no field values.
@@ -69,29 +61,31 @@ class Charts:
     Attributes
     ----------
     scores : sequence of PairScores
-    rows : sequence of Row
-        Of `tidy`.
+    table : TidyTable
     info : StoreInfo
-    level : float
-        Of the intervals.
     """
 
     scores: Sequence[PairScores]
-    rows: Sequence[Row]
+    table: TidyTable
     info: StoreInfo
-    level: float
 
     @cached_property
-    def best(self) -> dict[FactorPair, str]:
-        """The model of each pair that is drawn."""
-        return best_models(self.scores, self.rows)
+    def best(self) -> dict[FactorPair, Candidate]:
+        """The model of each pair that is drawn: the one with the lowest CRPS."""
+        return {
+            one.rivals.pair: min(
+                one.rivals.models,
+                key=lambda model: self.table.value(model.pair, model.label, ENSEMBLE, "fair_crps"),
+            )
+            for one in self.scores
+        }
 
     def across_pairs(self) -> Iterator[Picture]:
         """Draw skill with intervals, skill as a map, and the hyperparameters."""
         skill = self._skill()
         yield self._picture(
             "skill-intervals",
-            figures.skill_intervals(skill, level=self.level),
+            figures.skill_intervals(skill, level=self.scores[0].rivals.config.evaluation.level),
             "CRPS skill of each pair's model over every reference, with intervals",
             "Right of 0 the ensemble is better than the reference. An interval that leaves out 0 decides it: "
             "it says where the skill would lie with other weather of the same kind.",
@@ -104,12 +98,7 @@ class Charts:
                 "CRPS skill over bicubic by space factor and time factor",
                 "The share of bicubic's error that the ensemble saves, in per cent, for every factor pair.",
             )
-        parameters = {
-            one.rivals.pair: next(
-                model for model in one.rivals.models if model.label == self.best[one.rivals.pair]
-            ).saved.model.spec.parameters
-            for one in self.scores
-        }
+        parameters = {pair: one.saved.model.spec.parameters for pair, one in self.best.items()}
         yield self._picture(
             "parameters",
             figures.parameters_over_pairs(parameters),
@@ -118,13 +107,12 @@ class Charts:
         )
 
     def _skill(self) -> dict[FactorPair, dict[str, Skill]]:
-        found: dict[FactorPair, dict[str, Skill]] = {pair: {} for pair in self.best}
-        others = {label for one in self.scores for label in one.models}
-        for row in self.rows:
-            pair = FactorPair.parse(row.pair)
-            ours = row.metric == SKILL and row.field == ENSEMBLE and row.model == self.best[pair]
-            if ours and row.reference not in others:
-                found[pair][row.reference] = Skill(row.value, row.low, row.high)
+        found: dict[FactorPair, dict[str, Skill]] = {}
+        for one in self.scores:
+            pair, label = one.rivals.pair, self.best[one.rivals.pair].label
+            for name in (*one.baselines, MEAN):
+                (row,) = self.table.all(pair, label, ENSEMBLE, SKILL, name)
+                found.setdefault(pair, {})[name] = Skill(row.value, row.low, row.high)
         return found
 
     def calibration(self) -> Iterator[Picture]:
@@ -179,29 +167,25 @@ class Charts:
         """Draw the fractions skill score of each pair."""
         for one in self.scores:
             pair, settings = one.rivals.pair, one.rivals.config.evaluation
-            shape = len(settings.thresholds), len(settings.scales)
-            found: dict[str, np.ndarray] = {}
-            for row in self.rows:
-                if row.metric == "fss" and row.pair == str(pair) and self._is_drawn(row):
-                    at = (
-                        settings.thresholds.index(row.coordinates["threshold"]),
-                        settings.scales.index(int(row.coordinates["scale"])),
-                    )
-                    found.setdefault(row.field, np.full(shape, np.nan))[at] = row.value
+            metric = next(one for one in metrics_for(settings, self.info.units) if one.name == "fss")
             sums = self._total(one)
             base = (sums["exceedance.observed"].sum(-1) / sums["exceedance.count"].sum(-1)).numpy()
-            skill = figures.FractionsSkill(settings.thresholds, settings.scales, found, base)
+            found = {name: metric.compute(total(of)).numpy() for name, of in self._shown(one).items()}
+            # A score of no event says nothing of a place.
+            found = {name: np.where(base[:, None] > 0, values, np.nan) for name, values in found.items()}
+            skill = figures.FractionsSkill(settings.thresholds, settings.scales, found, base, *self._pixel)
             yield self._picture(
                 f"fss-{pair}",
                 figures.fractions_skill(skill, f"Fractions skill score, {pair}", self._rate),
                 f"Fractions skill score of pair {pair} by threshold and neighbourhood",
                 "From which scale on rain above a threshold is in the right place: 1 is perfect, above the "
-                "dotted line it is useful.",
+                "grey line it is useful.",
             )
 
-    def _is_drawn(self, row: Row) -> bool:
-        pair = FactorPair.parse(row.pair)
-        return row.field in _CURVES if not row.model else row.model == self.best[pair]
+    @cached_property
+    def _pixel(self) -> tuple[float, str]:
+        """Side of a pixel and its unit."""
+        return pixel_size(self.scores[0].rivals.data.store)
 
     @property
     def _rate(self) -> str:
@@ -210,11 +194,11 @@ class Charts:
         return "mm/h" if settings.threshold_units == "mm/h" else self.info.units
 
     def _total(self, one: PairScores) -> dict[str, torch.Tensor]:
-        return total(one.models[self.best[one.rivals.pair]][ENSEMBLE])
+        return total(one.models[self.best[one.rivals.pair].label][ENSEMBLE])
 
     def _shown(self, one: PairScores) -> dict[str, Sums]:
         """Give the fields that curves are drawn of."""
-        model = one.models[self.best[one.rivals.pair]]
+        model = one.models[self.best[one.rivals.pair].label]
         references = {name: one.baselines[name] for name in _CURVES if name in one.baselines}
         return {ENSEMBLE: model[ENSEMBLE], MEAN: model[MEAN], **references}
 
@@ -238,7 +222,7 @@ class Charts:
         shown = self._shown(one)
         power = {"truth": of(shown[ENSEMBLE], "truth")}
         power |= {name: of(sums, "field") for name, sums in shown.items()}
-        return figures.Spectra(one.rivals.pair, power, one.rivals.windows.patch)
+        return figures.Spectra(one.rivals.pair, power, one.rivals.windows.patch, *self._pixel)
 
     def _picture(self, name: str, drawn: Figure, alt: str, caption: str) -> Picture:
         return Picture(name, to_png(drawn), alt, caption)

@@ -10,7 +10,7 @@ from html import escape
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.2rem 4rem; color: #1b1f24; background: #fff;
+body { margin: 0 auto; max-width: 80rem; padding: 1rem 1.2rem 4rem; color: #1b1f24; background: #fff;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: .4rem 0 .2rem; }
 h2 { font-size: 1.25rem; margin: 2.4rem 0 .4rem; padding-top: .6rem; border-top: 1px solid #d5dae0; }
@@ -22,19 +22,18 @@ nav a { margin-right: 1rem; white-space: nowrap; }
 a { color: #0057a3; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .28rem .55rem; text-align: right; vertical-align: top; white-space: nowrap;
-  border-bottom: 1px solid #e4e8ec; }
-th { border-bottom: 2px solid #8a949e; vertical-align: bottom; white-space: normal; min-width: 4.2rem; }
+th, td { padding: .28rem .5rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e8ec; }
+th { border-bottom: 2px solid #8a949e; vertical-align: bottom; }
+th.number, td.number { text-align: right; }
+td.number, td:first-child { white-space: nowrap; }
 tr.first td { border-top: 2px solid #c3cad1; }
-tbody tr:hover { background: #f5f8fb; }
+tbody tr:hover td { background: #f5f8fb; }
 .sortable th { cursor: pointer; }
 .sortable th[data-order]::after { content: " \\25B2"; font-size: .7em; }
 .sortable th[data-order="-1"]::after { content: " \\25BC"; }
-td:first-child, th:first-child, .names td:nth-child(2), .names th:nth-child(2), .text td, .text th
-  { text-align: left; }
-th:first-child { min-width: 0; }
-.text td { white-space: normal; overflow-wrap: anywhere; }
-.text td:first-child { white-space: nowrap; }
+.sortable th:first-child, .sortable td:first-child { position: sticky; left: 0; background: #fff; }
+.words td { overflow-wrap: anywhere; }
+.words td:first-child { white-space: normal; overflow-wrap: normal; }
 td small { display: block; color: #5b6570; }
 figure { margin: 1rem 0 1.6rem; }
 figure img { max-width: 100%; height: auto; border: 1px solid #e4e8ec; }
@@ -42,7 +41,8 @@ figcaption { color: #4a535e; font-size: .92rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
 pre { overflow-x: auto; background: #f5f7f9; padding: .7rem .9rem; font-size: .82rem; line-height: 1.4; }
-@media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; font-size: 15px; } h1 { font-size: 1.3rem; } }
+@media (max-width: 40rem) { body { padding: .6rem .7rem 3rem; font-size: 15px; } h1 { font-size: 1.3rem; }
+  .sortable td:first-child { white-space: normal; min-width: 6.5rem; } figure img { max-width: 44rem; } }
 @media print { details { display: block; } .wide { overflow: visible; } }
 """
 
@@ -84,35 +84,34 @@ class Cell:
 
     def html(self) -> str:
         """Write it."""
-        by = "" if self.value is None else f' data-value="{self.value!r}"'
+        by = "" if self.value is None else f' class="number" data-value="{self.value!r}"'
         small = f"<small>{escape(self.small)}</small>" if self.small else ""
         text = f"<strong>{escape(self.text)}</strong>" if self.strong else escape(self.text)
         return f"<td{by}>{text}{small}</td>"
 
 
-def table(
-    heads: Sequence[str], rows: Sequence[Sequence[Cell | str]], *, text: bool = False, names: bool = False
-) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[Cell | str]], *, words: bool = False) -> str:
     """Write a table; one of numbers is sorted by a click on a head.
 
     Parameters
     ----------
     heads : sequence of str
     rows : sequence of sequences of Cell or str
-    text : bool
-        It holds words: left-aligned, not sortable.
-    names : bool
-        The second column is a name too, and rows of one first cell belong together.
+        Rows whose first cells begin with the same word belong together.
+    words : bool
+        It holds sentences: not sortable, long words are broken.
     """
-    head = "".join(f"<th>{escape(one)}</th>" for one in heads)
+    grid = [[one if isinstance(one, Cell) else Cell(one) for one in row] for row in rows]
+    numbers = {i for row in grid for i, one in enumerate(row) if one.value is not None}
+    number = ' class="number"'
+    head = "".join(f"<th{number if i in numbers else ''}>{escape(one)}</th>" for i, one in enumerate(heads))
     body, group = [], None
-    for row in rows:
-        cells = [one if isinstance(one, Cell) else Cell(one) for one in row]
-        first = ' class="first"' if names and group not in (None, cells[0].text) else ""
-        group = cells[0].text
-        body.append(f"<tr{first}>{''.join(cell.html() for cell in cells)}</tr>")
-    kind = "text" if text else "sortable names" if names else "sortable"
-    lines = "\n".join(body)
+    for row in grid:
+        word = row[0].text.partition(" ")[0]
+        first = ' class="first"' if not words and group not in (None, word) else ""
+        group = word
+        body.append(f"<tr{first}>{''.join(cell.html() for cell in row)}</tr>")
+    kind, lines = "words" if words else "sortable", "\n".join(body)
     return (
         f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{lines}\n</tbody></table></div>"
@@ -129,13 +128,13 @@ def figure(content: bytes, alt: str, caption: str) -> str:
     alt : str
         What it shows, for who cannot see it.
     caption : str
-        How it is read.
+        How it is read; may be empty.
     """
     kind = "gif" if content.startswith(b"GIF8") else "png"
     data = base64.b64encode(content).decode()
     return (
-        f'<figure><img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure><div class="wide"><img src="data:image/{kind};base64,{data}" alt="{escape(alt)}"></div>'
+        f"{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
     )
 
 

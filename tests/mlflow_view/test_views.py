@@ -1,7 +1,7 @@
 import json
 
 from pipeline import FactorPair
-from pipeline.mlflow_pages import INTRODUCTION, VALUES, View, linked, sweep_view, table, trials_view
+from pipeline.mlflow_view.views import EVALUATIONS, VALUES, View, sweep_view, trials_view
 
 PAIR = FactorPair(4, 2)
 
@@ -18,12 +18,12 @@ def test_a_named_view_is_listed_and_an_unnamed_one_is_not():
 
 
 def test_columns_and_order():
-    view = View("k", "metrics.a > 0", "metrics.a", ("params.beta", "tags.finescale.pair"), descending=True)
+    view = View("k", "metrics.a > 0", "metrics.a", ("params.beta", "tags.finescale.pair"))
     state = state_of(view)
     assert state["selectedColumns"] == state["columnOrder"] == ["params.`beta`", "tags.`finescale.pair`"]
     assert state["columnWidths"].keys() == set(state["columnOrder"])
     assert (state["searchFilter"], state["orderByKey"], state["orderByAsc"]) == (
-        "metrics.a > 0", "metrics.`a`", False,
+        "metrics.a > 0", "metrics.`a`", True,
     )  # fmt: skip
     assert "compareRunCharts" not in state
 
@@ -49,30 +49,9 @@ def test_charts_of_trials():
 
 
 def test_views_are_told_apart_and_fit_a_tag():
-    views = [VALUES, sweep_view("s"), sweep_view("t"), *(trials_view(s, PAIR) for s in "st")]
-    assert len({view.tag for view in views}) == 5
+    views = [VALUES, EVALUATIONS, sweep_view("s"), sweep_view("t"), *(trials_view(s, PAIR) for s in "st")]
+    assert len({view.tag for view in views}) == 6
     for view in [*views, trials_view("s" * 100, FactorPair(100, 100))]:
         assert len(view.to_json(10**13)) < 5000  # what MLflow takes
         assert len(view.tag) <= 250
     assert "'t'" in state_of(trials_view("t", PAIR))["searchFilter"]
-
-
-def test_links():
-    runs = {"s/4x2": "f00"}
-    text = "[a](run:s/4x2), [b](run:gone), [c](view:k#charts), [d](model:n), [e](https://f), run:s/4x2"
-    assert linked(text, "3", runs.get) == (
-        "[a](#/experiments/3/runs/f00), b, "
-        "[c](#/experiments/3/runs?viewStateShareKey=k&compareRunsMode=CHART), "
-        "[d](#/models/n), [e](https://f), run:s/4x2"
-    )
-
-
-def test_the_introduction_has_no_link_left_open():
-    text = linked(INTRODUCTION, "3", {}.get)
-    assert "](view:" not in text
-    assert text.count("#/experiments/3/runs?viewStateShareKey=finescale-values") == 2
-
-
-def test_a_table():
-    lines = [line.replace("&nbsp;", "") for line in table(["a", "b"], [["1", "x|y"]]).splitlines()]
-    assert lines == ["| a | b |", "| --- | --- |", "| 1 | x/y |"]

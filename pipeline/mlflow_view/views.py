@@ -1,44 +1,31 @@
-"""Pages of the MLflow UI: where they are, which columns and charts they show, how a note links to them.
+"""Arranged tables of the MLflow UI: which runs, columns and charts they show, and where they are.
 
 What the UI calls a shared view is a tag of the experiment: filter, columns and charts as JSON, under a key
-that a link names. So a link opens a table that has been arranged for its question.
+that a link names. So a link opens a table that has been arranged for its question. The UI heeds no filter in
+the link beside such a key, so every filter needs a view of its own.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from pipeline.factors import FactorPair
 
-__all__ = [
-    "INTRODUCTION",
-    "NOTE",
-    "VALUES",
-    "View",
-    "linked",
-    "page_of_view",
-    "sweep_view",
-    "table",
-    "trials_view",
-]
-
-NOTE = "mlflow.note.content"
-"""Tag of a run or an experiment that the UI shows as its description, in markdown."""
-
 _VIEW = "mlflow.sharedViewState."
+_TRAINING = "workflowType=machine_learning"  # else a new browser shows the pages for language models
 _WIDTHS = {
-    "tags.finescale.pair": 60, "metrics.beta": 80, "metrics.context": 70, "params.context": 70,
-    "tags.finescale.conservation": 130, "tags.finescale.sweep": 160, "attributes.Dataset": 190,
+    "metrics.beta": 80, "metrics.context": 70, "params.context": 70, "params.power": 80,
+    "params.threshold": 90, "params.scope": 70, "metrics.crps": 90, "metrics.crps_skill": 90,
+    "tags.finescale.pair": 110, "tags.finescale.conservation": 160, "tags.finescale.outcome": 140,
+    "tags.finescale.sweep": 160, "tags.finescale.models": 300, "attributes.Dataset": 220,
+    "metrics.spread_skill_ratio": 140, "metrics.test_spread_skill_ratio": 170,
+    "metrics.validation_crps": 120,
 }  # fmt: skip
-"""Of columns, in pixels, that need less or more than others."""
-
-_LINK = re.compile(r"\[(?P<text>[^\]\n]*)\]\((?P<kind>run|view|model):(?P<name>[^)\s]+)\)")
+"""Of columns, in pixels: what their heads and values need, if more or less than others."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ class View:
     filter : str
         In MLflow's search language.
     order_by : str
-        A column, as in `metrics.crps`.
+        A column, as in `metrics.crps`; the smallest first.
     columns : tuple of str
         In their order, as in `params.beta`.
     axes : tuple of str
@@ -61,8 +48,6 @@ class View:
         x and y of scatter charts.
     name : str or None
         Under which the UI lists it among the saved views; none: only links lead there.
-    descending : bool
-        The largest first.
     """
 
     key: str
@@ -70,9 +55,8 @@ class View:
     order_by: str
     columns: tuple[str, ...]
     axes: tuple[str, ...] = ()
-    scatters: tuple[tuple[str, str], ...] = field(default=())
+    scatters: tuple[tuple[str, str], ...] = ()
     name: str | None = None
-    descending: bool = False
 
     @property
     def tag(self) -> str:
@@ -85,7 +69,7 @@ class View:
         state: dict[str, Any] = {
             "searchFilter": self.filter,
             "orderByKey": _column(self.order_by),
-            "orderByAsc": not self.descending,
+            "orderByAsc": True,
             "selectedColumns": columns,
             "columnOrder": columns,
             "columnWidths": {_column(name): _WIDTHS.get(name, 100) for name in self.columns},
@@ -147,6 +131,15 @@ VALUES = View(
 )  # fmt: skip
 """Every run that was scored on held-out data, of all sweeps: the tuned pairs and the final models."""
 
+EVALUATIONS = View(
+    key="finescale-evaluations",
+    name="Evaluations of finished models",
+    filter="tags.`finescale.role` = 'evaluation'",
+    order_by="tags.finescale.pairs",
+    columns=("tags.finescale.pairs", "tags.finescale.models", "tags.finescale.split", "attributes.Dataset"),
+)
+"""Runs of jobs/evaluate.py, whose artifacts hold the reports."""
+
 
 def trials_view(sweep: str, pair: FactorPair) -> View:
     """Arrange the trials of one pair, the best first, with what was searched over as axes."""
@@ -178,63 +171,12 @@ def sweep_view(sweep: str) -> View:
 def page_of_view(experiment_id: str, key: str, *, charts: bool = False) -> str:
     """Give the address of a view inside the UI, from its `#`."""
     mode = "&compareRunsMode=CHART" if charts else ""
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={quote(key, safe='')}{mode}"
+    return f"#/experiments/{experiment_id}/runs?{_TRAINING}&viewStateShareKey={quote(key, safe='')}{mode}"
 
 
-def linked(markdown: str, experiment_id: str, run_id: Callable[[str], str | None]) -> str:
-    """Make links of `[text](run:KEY)`, `[text](view:KEY)` and `[text](model:NAME)`.
-
-    `view:KEY#charts` leads to the charts of a view.
-
-    Parameters
-    ----------
-    markdown : str
-    experiment_id : str
-    run_id : callable
-        Gives MLflow's id of a run by its key; None: there is no such run, and the text stays without a link.
-    """
-
-    def link(found: re.Match[str]) -> str:
-        text, name = found["text"], found["name"]
-        if found["kind"] == "model":
-            return f"[{text}](#/models/{quote(name, safe='')})"
-        if found["kind"] == "view":
-            key, _, mode = name.partition("#")
-            return f"[{text}]({page_of_view(experiment_id, key, charts=mode == 'charts')})"
-        there = run_id(name)
-        return f"[{text}](#/experiments/{experiment_id}/runs/{there})" if there else text
-
-    return _LINK.sub(link, markdown)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out as a markdown table; the UI leaves no room between columns, so hard spaces do."""
-    padded = [[f"{cell.replace('|', '/')}&nbsp;&nbsp;&nbsp;" for cell in line] for line in (heads, *rows)]
-    padded.insert(1, ["---"] * len(heads))
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
-
-
-INTRODUCTION = "\n".join(
-    [
-        f"{VALUES.name}, and how sure: see the [table of tuned pairs and final models](view:{VALUES.key}) "
-        f"with their scores on held-out data ([charts](view:{VALUES.key}#charts)).",
-        "",
-        table(
-            ["run", "is"],
-            [
-                [
-                    "`sweep NAME`",
-                    "the tuning of several pairs; its description holds the best values per pair",
-                ],
-                ["`4x2 study`", "the tuning of one pair, with the tuned model; its trials lie inside"],
-                ["`4x2 trial 07 ...`", "one setting, scored on validation windows (KILLED: pruned)"],
-                ["`4x2 rival ...`", "a setting that the tuned one is compared with"],
-                ["`4x2 final`", "the training of a pair's final model"],
-            ],
-        ),
-    ]
-)
-"""What an experiment's page says about its runs."""
+def page_of_run(experiment_id: str, run_id: str) -> str:
+    """Give the address of a run inside the UI, from its `#`."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?{_TRAINING}"
 
 
 def _column(name: str) -> str:

@@ -1,7 +1,7 @@
 import threading
 import time
 
-from pipeline.system_metrics import PREFIX, SystemWatch
+from pipeline.mlflow_view.machine import PREFIX, SystemWatch
 
 
 def test_samples_until_it_is_stopped():
@@ -33,3 +33,18 @@ def test_waits_grow_to_the_longest():
     watch = SystemWatch(lambda *sample: told.append(sample), waits=(3600.0, 3600.0))
     watch.stop()
     assert told == []
+
+
+def test_a_sample_on_its_way_is_waited_for():
+    inside, begun, told = threading.Event(), [], []
+
+    def tell(values, step):
+        begun.append(step)
+        inside.set()
+        time.sleep(0.2)
+        told.append(step)
+
+    watch = SystemWatch(tell, waits=(0.01, 0.01))
+    assert inside.wait(30)
+    watch.stop()
+    assert told == begun

@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 from pipeline.data.store import FieldStore
-from pipeline.tracked_data import TrackedData
+from pipeline.mlflow_view.data_set import TrackedData
 
 
 def test_what_is_told_of_a_store(store):
@@ -15,6 +15,7 @@ def test_what_is_told_of_a_store(store):
         f"{info.variable} [{info.units}]", *(f"{name} [static covariate]" for name in info.statics)
     ]  # fmt: skip
     profile = json.loads(data.profile)
+    assert profile["store"] == store.url
     frames, height, width = info.shape
     assert profile["shape"] == f"{frames} frames of {height} x {width} pixels"
     assert profile["cadence_minutes"] == info.cadence_seconds / 60

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from pipeline.data.covariates import Covariates
 from pipeline.data.windows import Windows
 from pipeline.evaluation import figures
 from pipeline.evaluation.candidates import Candidate
-from pipeline.evaluation.charts import Picture
-from pipeline.evaluation.run import PairScores
+from pipeline.evaluation.held_out import seen_by
+from pipeline.evaluation.pieces import PairScores
+from pipeline.evaluation.report.charts import Picture
 from pipeline.evaluation.showcase import chosen_windows, event, event_windows, window_panel
+from pipeline.factors import FactorPair
 
 _SAID = {"wettest": "wettest", "worst": "worst by CRPS", "median": "median by CRPS"}
 
@@ -33,11 +34,16 @@ class Gallery:
     model: Candidate
     device: torch.device
 
+    @property
+    def pair(self) -> FactorPair:
+        """What the model refines by."""
+        return self.scores.rivals.pair
+
     def panels(self) -> Iterator[Picture]:
         """Draw the wettest, the worst and the median window."""
-        pair, store, windows = self.scores.rivals.pair, self.scores.rivals.data.store, self._windows()
+        pair, store, windows = self.pair, self.scores.rivals.data.store, self._windows()
         units, config = store.info.units, self.model.config
-        crps = self._crps()
+        crps = self.scores.windows[self.model.label].crps.tolist()
         for name, index in self._chosen().items():
             time, row, column = windows.places[index].tolist()
             when = str(store.times[time]).replace("T", " ")
@@ -62,7 +68,7 @@ class Gallery:
 
     def film(self) -> Picture:
         """Animate consecutive windows at the place of the wettest one."""
-        pair, store, config = self.scores.rivals.pair, self.scores.rivals.data.store, self.model.config
+        pair, store, config = self.pair, self.scores.rivals.data.store, self.model.config
         windows = event_windows(self._windows(), next(iter(self._chosen().values())))
         drawn = event(
             self.model.saved.model.to(self.device),
@@ -81,19 +87,10 @@ class Gallery:
             "of its own; members are not tied together in time.",
         )
 
-    def _crps(self) -> list[float]:
-        """Give the CRPS of each window; NaN without a valid pixel."""
-        kept = self.scores.windows[self.model.label]
-        found: list[float] = (kept["pixel.crps"] / kept["pixel.weight"]).tolist()
-        return found
-
     def _chosen(self) -> dict[str, int]:
-        amounts = self.scores.windows[self.model.label]["conservation.amount"].tolist()
-        return chosen_windows(amounts, self._crps())
+        known = self.scores.windows[self.model.label]
+        return chosen_windows(known.amount.tolist(), known.crps.tolist())
 
     def _windows(self) -> Windows:
         """Give the pair's windows as the model sees them."""
-        spec = self.model.saved.model.spec
-        known = Covariates(spec.statics, spec.dynamics)
-        windows = self.scores.rivals.windows.with_context(spec.parameters.context)
-        return replace(windows, covariates=known)
+        return seen_by(self.model.saved.model.spec, self.scores.rivals.windows)
