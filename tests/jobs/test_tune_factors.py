@@ -3,9 +3,9 @@
 import csv
 import io
 import os
+import re
 import runpy
 import shutil
-import re
 import signal
 import subprocess
 import sys
