@@ -23,7 +23,7 @@ EXAMPLES = """\
   python jobs/ingest.py rain_2019.nc rain_2020.nc --variable pr --store gs://bucket/rain.zarr
   python jobs/ingest.py --source era5-arco --start 2020-06-01 --stop 2020-08-31 --bbox 0,45,15,55 \\
       --static orography --store gs://bucket/era5.zarr
-  python jobs/ingest.py 'gs://radar/2026/**.h5' --source knmi --only-new --store gs://bucket/knmi.zarr
+  python jobs/ingest.py 'gs://radar/2026/**/*.tif' --source fmi --only-new --store gs://bucket/fmi.zarr
   python jobs/ingest.py --check data/knmi.zarr                         # report and figure
   python jobs/ingest.py --list-sources
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.errors import UserError
+from pipeline.errors import TroubleError, UserError
 
 _CREDENTIALS = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key file or run `gcloud auth application-default login`"
@@ -45,7 +45,7 @@ def reached(url: str) -> Iterator[None]:
         line = explained(error, url)
         if line is None:
             raise
-        raise UserError(line) from error
+        raise TroubleError(line) from error
 
 
 def explained(error: BaseException, url: str = "") -> str | None:

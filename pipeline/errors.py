@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
 
+class TroubleError(UserError):
+    """Something outside failed (network, disk, permission): what was done so far is good, and is kept."""
+
+
 def one_line(error: BaseException) -> str:
     """Put an error's kind and the start of its message on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.cloud import reached as reached
 from pipeline.locks import Lease as Lease
@@ -24,6 +25,13 @@ def resolve(url: str) -> str:
 def join(url: str, *parts: str) -> str:
     """Join path parts to a URL or a path."""
     return "/".join([url.rstrip("/"), *parts])
+
+
+def last_name(url: str) -> str:
+    """Give the name of a file, or of a folder, without what a web address has behind it (`?key=...`)."""
+    if url.startswith(("http://", "https://")):
+        url = urlsplit(url).path
+    return url.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from pipeline.conditional import ABSENT, ConditionalObject, Seen, conditional_object
-from pipeline.errors import UserError, one_line
+from pipeline.errors import TroubleError, UserError, one_line
 from pipeline.holder import Holder
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Lease:
 
         Raises
         ------
-        UserError
+        TroubleError
             If another process has it now, or may have, because this one could not renew it.
         """
 
@@ -191,9 +191,9 @@ class _RemoteLease(Lease):
     def check(self) -> None:
         idle = time.monotonic() - self._renewed
         if self._taken_by:
-            raise UserError(self._loss())
+            raise TroubleError(self._loss())
         if idle > 0.9 * self._terms.expires_after:  # before anybody else may take it
-            raise UserError(
+            raise TroubleError(
                 f"{self._url}: this process could not renew its lease for {idle:.0f} s, another may have "
                 "begun; check the network, then give the same command again"
             )

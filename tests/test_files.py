@@ -41,3 +41,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         files.write_text(url, "new")
     assert files.read_text(url) == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rain.nc",
+        "/a/rain.nc",
+        "gs://b/rain.nc",
+        "https://h/a/rain.nc?key=x/y#z",
+        "gs://b/rain.nc/",
+        "http://h/rain.nc/",
+    ],
+)
+def test_last_name(url):
+    assert files.last_name(url) == "rain.nc"
+
+
+def test_a_name_may_have_a_question_mark_where_it_is_no_web_address():
+    assert files.last_name("/a/rain?.nc") == "rain?.nc"

@@ -51,14 +51,19 @@ class FrameRows:
         rows = cls(np.zeros(frames, bool), np.zeros((frames, 32), "u1"), np.zeros((frames, 4)))
         known = info.shape[0]
         rows.present[:known] = present_in(info)
-        rows.digests[:known] = group[layout.DIGESTS][:known]
-        rows.statistics[:known] = group[layout.STATISTICS][:known]
+        # A killed writer may have left rows of frames that do not count.
+        there = rows.present[:known, None]
+        rows.digests[:known] = np.where(there, group[layout.DIGESTS][:known], 0)
+        rows.statistics[:known] = np.where(there, group[layout.STATISTICS][:known], 0)
         return rows
 
     def only(self, present: np.ndarray) -> FrameRows:
         """Give the first frames, of which only those in `present` (T,) count."""
-        count = len(present)
-        return FrameRows(self.present[:count] & present, self.digests[:count], self.statistics[:count])
+        count, there = len(present), self.present[: len(present)] & present
+        digests, statistics = (
+            np.where(there[:, None], rows[:count], 0) for rows in (self.digests, self.statistics)
+        )
+        return FrameRows(there, digests, statistics)
 
     def gaps(self) -> tuple[tuple[int, int], ...]:
         """Give first frame and length of every stretch before the last frame that no file had."""

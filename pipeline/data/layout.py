@@ -13,6 +13,7 @@ import zarr
 CHUNK = (24, 128, 128)  # two hours of 5-minute frames; 1.5 MiB before compression: what a window needs
 SHARD_SIDE = 1024  # chunks of one object: few objects to list and pay for, still read one by one
 DIGESTS, STATISTICS = "frame_digest", "frame_statistics"
+RESERVED = frozenset({"time", "y", "x", "crs", DIGESTS, STATISTICS})  # no names for fields
 STATISTICS_COLUMNS = ("valid", "wet", "sum", "maximum")
 _BUFFER_BYTES = 2**30  # largest buffer of a writer: very large grids get chunks of fewer frames
 _TIMES_PER_CHUNK = 8192  # of the arrays with one row per frame: rewritten whole with every append

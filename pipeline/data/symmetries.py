@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -73,10 +74,10 @@ def _attributes(store: FieldStore, name: str) -> Mapping[str, Any]:
 
 def _is_component(name: str, standard_name: str) -> bool:
     name = name.lower()
-    bare = name.rstrip("0123456789m_")  # u10, v_100m
+    words = re.split(r"[^a-z]+", name)  # u10, v_100m, wind_u, 10u
     return (
         standard_name.startswith(_COMPONENT_STANDARD_NAMES)
-        or bare in _COMPONENT_NAMES
+        or any(word in _COMPONENT_NAMES for word in words)
         or any(part in name for part in _COMPONENT_PARTS)
     )
 

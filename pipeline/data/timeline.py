@@ -44,7 +44,7 @@ class Timeline:
     def runs(self) -> list[tuple[int, int, int, np.ndarray]]:
         """Give (source, first frame, stop, places) of frames that stand next to each other in one source."""
         place, source, frame = self.entries.T
-        follows = (np.diff(source) == 0) & (np.diff(frame) == 1) & (np.diff(place) >= 0)
+        follows = (np.diff(source) == 0) & (np.diff(frame) == 1)
         cuts = np.flatnonzero(~follows) + 1
         return [
             (int(source[part[0]]), int(frame[part[0]]), int(frame[part[-1]]) + 1, place[part])

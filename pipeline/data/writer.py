@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,12 @@ from pipeline import files
 from pipeline.data import layout, manifest
 from pipeline.data.frame_rows import FrameRows, frame_statistics, times_of
 from pipeline.data.manifest import MANIFEST, MARKER, StoreInfo
-from pipeline.errors import UserError
-from pipeline.locks import leased
+from pipeline.errors import TroubleError, UserError
+from pipeline.locks import Lease, leased
+
+
+class FrameDiffersError(Exception):
+    """Another frame is there already at this place."""
 
 
 class StoreWriter:
@@ -39,6 +43,8 @@ class StoreWriter:
         (H, W) covariates, for the fingerprint.
     step_by_step : bool
         Let every block count as soon as it is written, so that a kill costs one block; else all at the end.
+    still_alone : callable, optional
+        Called before each block; raises if another process may be writing by now.
     """
 
     def __init__(
@@ -50,9 +56,10 @@ class StoreWriter:
         statics: Mapping[str, np.ndarray],
         *,
         step_by_step: bool = False,
+        still_alone: Callable[[], None] = lambda: None,
     ) -> None:
         self._url, self._before, self._start, self._statics = url, info, start, statics
-        self._step_by_step = step_by_step
+        self._step_by_step, self._still_alone = step_by_step, still_alone
         self._group = zarr.open_group(layout.backend(url), mode="r+", use_consolidated=False)
         self._names: Sequence[str] = (info.variable, *info.dynamics)
         self._depth = self._group[info.variable].chunks[0]
@@ -84,12 +91,12 @@ class StoreWriter:
 
         Raises
         ------
-        ValueError
+        FrameDiffersError
             If another frame is there.
         """
         if self.rows.present[slot]:
             if self.rows.digests[slot].tobytes() != digest:
-                raise ValueError(f"frame {slot} is there already, and differs")
+                raise FrameDiffersError(slot)
             return False
         block = slot // self._depth
         if block != self._block:
@@ -154,6 +161,7 @@ class StoreWriter:
         self._block = block
 
     def _write(self) -> None:
+        self._still_alone()
         first, count = self._block * self._depth, len(self._buffers[self._names[0]])
         rows = slice(first, first + count)
         for name in self._names:
@@ -183,7 +191,7 @@ def create_group(
     """
     grid = (len(y), len(x))
     names = [info.variable, *info.dynamics, *statics]
-    taken = {"time", "y", "x", "crs", layout.DIGESTS, layout.STATISTICS} & set(names)
+    taken = layout.RESERVED & set(names)
     if taken or len(set(names)) < len(names) or any(values.shape != grid for values in statics.values()):
         raise ValueError(f"covariates {names[1:]} of {names[0]}: a taken name, or a shape other than {grid}")
     complete = layout.complete_attributes(attributes, info.name, info.variable, info.units, info.crs)
@@ -198,7 +206,7 @@ def create_group(
 
 
 @contextlib.contextmanager
-def writing(url: str) -> Iterator[None]:
+def writing(url: str) -> Iterator[Lease]:
     """Hold a store alone while it is written to, and mark it as being written to.
 
     Raises
@@ -211,9 +219,23 @@ def writing(url: str) -> Iterator[None]:
         if not files.is_remote(url) and files.exists(files.join(url, MARKER)):
             _sweep(files.local_path(url))
         files.write_text(files.join(url, MARKER), "{}\n")
-        yield
+        try:
+            yield lease
+        except TroubleError:
+            raise
+        except UserError:
+            _leave(url)
+            raise
         lease.check()
         files.remove(files.join(url, MARKER))
+
+
+def _leave(url: str) -> None:
+    """Take the marks of a writer off a store; where there is none, nothing stays."""
+    if manifest.state(url) == "complete":
+        files.remove(files.join(url, MARKER))
+    elif manifest.state(url) == "incomplete":
+        clear(url, keep=(manifest.LOCK,) if files.is_remote(url) else ())  # a lease is given back by itself
 
 
 def _sweep(folder: str) -> None:
@@ -239,8 +261,11 @@ def clear(url: str, *, keep: Sequence[str] = ()) -> None:
     fs.invalidate_cache()
     files.remove(files.join(url, MANIFEST))
     for entry in fs.ls(path, detail=False):
-        if entry.rstrip("/").rsplit("/", 1)[-1] not in (*keep, ""):
+        if entry.rstrip("/").rsplit("/", 1)[-1] not in (*keep, MARKER, manifest.LOCK, ""):
             fs.rm(entry, recursive=True)
+    for name in (MARKER, manifest.LOCK):  # with the first, what is left is known to be ours
+        if name not in keep:
+            files.remove(files.join(url, name))
     if not keep and fs.exists(path):  # object stores have no empty folders
         fs.rm(path, recursive=True)
 

@@ -1,21 +1,17 @@
-"""Many files as one field: found, their headers read and compared, their frames given places in time."""
+"""Many files as one field: their headers read and compared, their frames given places in time."""
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline import files
-from pipeline.cloud import reached
 from pipeline.data import timeline, units
 from pipeline.data.readers import Header, Selection, Source, name_times, open_source
-from pipeline.data.readers.places import Place
 from pipeline.data.rules import SourceRules
-from pipeline.errors import UserError
+from pipeline.errors import TroubleError, UserError
+from pipeline.ingest.patterns import expand
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,12 @@ class Faults:
     found: list[str] = field(default_factory=list)
 
     def note(self, error: UserError) -> None:
-        """Note a fault; raise it unless faults are skipped, or when no file is left."""
+        """Note a fault; raise it unless faults are skipped, or when no file is left.
+
+        Trouble outside is no fault of a file, and is always raised.
+        """
+        if isinstance(error, TroubleError):
+            raise error
         self.found.append(str(error))
         if not self.skip:
             hint = "; --skip-bad goes on without such files" if self.files > 1 else ""
@@ -111,34 +112,6 @@ class Plan:
         return self.sources[0].header
 
 
-def expand(patterns: Sequence[str], *, anonymous: bool = False) -> list[str]:
-    """Expand shell patterns that arrived unexpanded, and sort what they match.
-
-    Raises
-    ------
-    UserError
-        If a pattern matches nothing, or a file comes twice.
-    """
-    found: list[str] = []
-    for pattern in patterns:
-        matches = [pattern]
-        if glob.has_magic(pattern) and not pattern.startswith(("http://", "https://")):
-            matches = sorted(glob.glob(pattern) if "://" not in pattern else _remote(pattern, anonymous))
-            if not matches:
-                raise UserError(f"{pattern}: no file matches")
-        found += matches
-    doubled = [path for path, count in Counter(files.resolve(path) for path in found).items() if count > 1]
-    if doubled:
-        raise UserError(f"{doubled[0]}: given twice")
-    return found
-
-
-def _remote(pattern: str, anonymous: bool) -> list[str]:
-    with reached(pattern):
-        fs, inside = Place(pattern, anonymous).file_system()
-        return [fs.unstrip_protocol(path) for path in fs.glob(inside)]
-
-
 def plan(request: Request, axis: timeline.Axis | None = None) -> Plan:
     """Read all headers and give the frames their places.
 
@@ -167,7 +140,7 @@ def plan(request: Request, axis: timeline.Axis | None = None) -> Plan:
         except UserError as error:
             faults.note(error)
     passed = len(paths) - len(fresh)
-    sources = _of_one_grid(sources, faults)
+    sources = _of_one_grid(_within(sources, request), faults)
     return order(request, sources, faults, axis, passed)
 
 
@@ -176,6 +149,24 @@ def _known_by_name(path: str, request: Request, axis: timeline.Axis | None) -> b
         return False
     times = name_times(path, request.rules)
     return times is not None and bool(axis.has(times).all())
+
+
+def _within(sources: list[Source], request: Request) -> list[Source]:
+    """Leave out the files that have no frame in the period asked for.
+
+    Raises
+    ------
+    UserError
+        If none has.
+    """
+    kept = [source for source in sources if len(source.header.times)]
+    if sources and not kept:
+        chosen = request.selection
+        period = f"from {chosen.start or 'the first'} to {chosen.stop or 'the last'}" if chosen else "at all"
+        raise UserError(
+            f"{sources[0].path}: no frame {period}, nor in the other files; change --start or --stop"
+        )
+    return kept
 
 
 def _of_one_grid(sources: list[Source], faults: Faults) -> list[Source]:
@@ -192,7 +183,10 @@ def _of_one_grid(sources: list[Source], faults: Faults) -> list[Source]:
                     f"most files have {usual} on {rows} x {columns}"
                 )
             if kept:
-                same_place(source.path, header.y, header.x, kept[0].path, kept[0].header.y, kept[0].header.x)
+                first = kept[0].header
+                same_place(source.path, header.y, header.x, kept[0].path, first.y, first.x)
+                # Ten years of files would each keep coordinates of their own.
+                source.header = replace(header, y=first.y, x=first.x, attributes=first.attributes)
             kept.append(source)
         except UserError as error:
             faults.note(error)
@@ -210,7 +204,8 @@ def same_place(
         Naming both and the first axis that differs.
     """
     for axis, here, there in (("y", y, other_y), ("x", x, other_x)):
-        if not np.allclose(here, there, rtol=1e-5, atol=1e-6):
+        pixel = abs(float(there[-1] - there[0])) / max(1, len(there) - 1) or 1.0
+        if np.abs(here - there).max() > 0.01 * pixel:
             raise UserError(
                 f"{mine}: {axis} runs from {here[0]:g} to {here[-1]:g}, "
                 f"in {theirs} from {there[0]:g} to {there[-1]:g}"
@@ -235,14 +230,30 @@ def order(
         factors: list[float] = []
         kept: list[Source] = []
         for source in sources:
-            header = source.header
             try:
-                interval = header.interval_seconds or line.cadence_seconds
-                where = f"{source.path}: {header.variable}"
-                factors.append(1.0 if request.units else units.to_mm_per_hour(header.units, interval, where))
+                factors.append(1.0 if request.units else _factor(source, line.cadence_seconds))
                 kept.append(source)
             except UserError as error:
                 faults.note(error)
         if len(kept) == len(sources):
             return Plan(request, sources, line, factors, faults, passed)
         sources = kept  # without the bad ones the cadence may be another
+
+
+def _factor(source: Source, cadence: int) -> float:
+    """Find what turns a file's values into mm/h; a sum that does not say over what is one over the cadence.
+
+    Raises
+    ------
+    UserError
+        If the units are none of rain, or the file's own times tell of another cadence.
+    """
+    header, where = source.header, f"{source.path}: {source.header.variable}"
+    steps = np.diff(np.unique(header.times)).astype("int64")
+    is_sum = units.to_mm_per_hour(header.units, 1.0, where) != units.to_mm_per_hour(header.units, 2.0, where)
+    if is_sum and header.interval_seconds is None and len(steps) and np.median(steps) != cadence:
+        raise UserError(
+            f"{where} is a sum in {header.units}, and its times are {np.median(steps):g} s apart where the "
+            f"store's are {cadence} s; say what a sum stands for with `accumulation` in a --source"
+        )
+    return units.to_mm_per_hour(header.units, header.interval_seconds or cadence, where)

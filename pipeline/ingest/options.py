@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 import numpy as np
 
@@ -22,14 +23,14 @@ def request_from(arguments: argparse.Namespace) -> Request:
     UserError
         For the first thing that makes no sense.
     """
+    start = _moment("--start", arguments.start, last=False)
+    stop = _moment("--stop", arguments.stop, last=True)
+    if start is not None and stop is not None and stop < start:
+        raise UserError(f"--stop {arguments.stop}: before --start {arguments.start}")
     return Request(
         paths=tuple(arguments.files),
         rules=_rules(arguments),
-        selection=Selection(
-            _moment("--start", arguments.start, last=False),
-            _moment("--stop", arguments.stop, last=True),
-            _box(arguments.bbox),
-        ),
+        selection=Selection(start, stop, _box(arguments.bbox)),
         variable=arguments.variable,
         units=arguments.units,
         skip_bad=arguments.skip_bad,
@@ -61,7 +62,9 @@ def _rules(arguments: argparse.Namespace) -> SourceRules | None:
     rules = rules or SourceRules(description="grid with dynamic covariates")
     if rules.reader != "grid":
         raise UserError(f"--dynamic: files of --source {arguments.source} hold one variable; leave it out")
-    wanted = {name: rules.dynamics.get(name, OtherVariable(variable=name)) for name in arguments.dynamic}
+    wanted = {
+        name: rules.dynamics.get(name, OtherVariable(variable=name)) for name in sorted(arguments.dynamic)
+    }
     return rules.model_copy(update={"dynamics": wanted})
 
 
@@ -70,7 +73,7 @@ def _moment(flag: str, text: str | None, *, last: bool) -> np.datetime64 | None:
         return None
     try:
         moment = np.datetime64(text.removesuffix("Z"))
-        if np.isnat(moment):
+        if np.isnat(moment) or not re.match(r"\d{4}(-|$)", text):
             raise ValueError(text)
     except ValueError as error:
         raise UserError(f"{flag} {text}: not a time; write it as 2020-06-01 or 2020-06-01T06:00") from error

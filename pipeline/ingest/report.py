@@ -73,11 +73,15 @@ def _planned_gaps(planned: Plan, store: FieldStore | None) -> str:
 
 def _first_frame(planned: Plan) -> list[tuple[str, str]]:
     """Show what becomes of one frame's values."""
-    source, factor, unit = planned.sources[0], planned.factors[0], planned.units
-    raw = next(iter(source.blocks(0, 1)))[0]
-    field = next(iter(checked(source, 0, 1, factor, planned.request.rules)))[0][0]
+    assert planned.line is not None
+    if not len(planned.line.entries):
+        return []
+    _, index, frame = planned.line.entries[0]
+    source, factor, unit = planned.sources[index], planned.factors[index], planned.units
+    raw = next(iter(source.blocks(frame, frame + 1)))[0]
+    field = next(iter(checked(source, frame, frame + 1, factor, planned.request.rules)))[0][0]
     valid, wet, total, highest = frame_statistics(field)
-    missing = f"{source.header.times[0]}: {1 - valid / field.size:.1%} missing"
+    missing = f"{source.header.times[frame]}: {1 - valid / field.size:.1%} missing"
     if not valid:
         return [("first frame", missing)]
     read = f"{np.nanmin(raw):g} to {np.nanmax(raw):g} {source.header.units}"
@@ -113,7 +117,7 @@ def _what_was_done(done: Ingested) -> str:
     frames = done.frames
     if done.created:
         return "written"
-    if not done.changed:
+    if not done.changed and not frames.kept:
         passed = f"; {_nothing_new(done.planned)}" if done.planned.passed else ""
         return f"already there, with the same content{passed}"
     counted = (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,12 @@ import numpy as np
 from pipeline import files
 from pipeline.cloud import reached
 from pipeline.data import manifest, units
+from pipeline.data.layout import RESERVED
 from pipeline.data.manifest import LOCK, MARKER, StoreInfo
 from pipeline.data.store import FieldStore
 from pipeline.data.timeline import Axis
 from pipeline.data.writer import StoreWriter, clear, create_group, refuse_to_replace, writing
-from pipeline.errors import UserError
+from pipeline.errors import TroubleError, UserError
 from pipeline.ingest.inputs import Plan, Request, order, plan, same_place
 from pipeline.ingest.transfer import Progress, Transferred, transfer, without_bad_values
 
@@ -100,6 +100,7 @@ def planned_for(request: Request, target: Target) -> tuple[Plan, FieldStore | No
     """
     store = target.opened()
     planned = plan(request, _axis(store))
+    _check_names(planned, target)
     if any(files.resolve(source.path) == target.url for source in planned.sources):
         raise UserError(f"store {target.url}: is one of the files to be read; choose another place")
     if store is not None and planned.sources:
@@ -132,14 +133,16 @@ def ingest(request: Request, target: Target, progress: Progress) -> Ingested:
     if request.skip_bad or target.overwrite:
         # Once files were left out the time axis may be another; and nothing is replaced by bad values.
         total = sum(len(source.header.times) for source in planned.sources)
-        planned = without_bad_values(planned, _axis(store), progress("checking", total))
-    statics = _statics(planned, target, store)
+        tell = progress("checking", total)
+        planned = without_bad_values(planned, _axis(store), keep_stored=target.keep_stored, tell=tell)
     try:
-        with reached(target.url), writing(target.url):
+        with reached(target.url), writing(target.url) as lease:
+            store = target.opened()  # another ingest may have ended since
+            planned = order(request, planned.sources, planned.faults, _axis(store), planned.passed)
             if store is not None:
-                store = target.opened()  # another ingest may have ended since
-                planned = order(request, planned.sources, planned.faults, _axis(store), planned.passed)
-            frames = _write(planned, target, store, statics, progress)
+                _refuse_unlike(store, planned)
+            statics = _statics(planned, target, store)
+            frames = _write(planned, target, store, statics, progress, lease)
     except OSError as error:
         raise UserError(f"store {target.url}: cannot be written ({manifest.one_line(error)})") from error
     return Ingested(FieldStore.open(target.url), planned, frames, created=store is None)
@@ -151,7 +154,9 @@ def _write(
     store: FieldStore | None,
     statics: Mapping[str, np.ndarray],
     progress: Progress,
+    lease: files.Lease,
 ) -> Transferred:
+    """Write the frames; a fault in a file leaves the store as it was, trouble outside what counts by then."""
     line, url = planned.line, target.url
     assert line is not None
     if store is None:
@@ -163,35 +168,45 @@ def _write(
         info = store.info
     known = info.shape[0]
     tell = progress("ingesting", len(line.entries))
-    writer = StoreWriter(url, info, line.start, line.frames, statics, step_by_step=True)
+    writer = StoreWriter(
+        url, info, line.start, line.frames, statics, step_by_step=True, still_alone=lease.check
+    )
     try:
         done = transfer(planned, writer, known, keep_stored=target.keep_stored, tell=tell)
         if done.appended + done.filled or store is None:
             writer.close()
         if not writer.rows.statistics[:, 0].any():
             raise UserError(f"{planned.sources[0].path}: {info.variable} is missing everywhere")
+    except TroubleError:
+        raise
     except UserError:
         if store is None:
-            clear(url, keep=(LOCK,) if files.is_remote(url) else ())
+            clear(url, keep=(LOCK, MARKER))
         else:
             writer.rollback()
-            files.remove(files.join(url, MARKER))
         raise
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        there = writer.info.shape[0]
-        raise UserError(
-            f"store {url}: no space left on the device after {there} frames, which the store keeps; free "
-            "some and run the same command again"
-        ) from error
     return done
+
+
+def _check_names(planned: Plan, target: Target) -> None:
+    """Refuse names that cannot be those of arrays beside each other in one store."""
+    header = planned.sources[0].header if planned.sources else None
+    names = [header.variable, *header.dynamics] if header else []
+    names += target.statics or {}
+    for name in names:
+        if name in RESERVED or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise UserError(
+                f"{name!r}: no name for a field of a store (letters, digits and _, none of "
+                f"{', '.join(sorted(RESERVED))}); give it another with a --source"
+            )
+        if names.count(name) > 1:
+            raise UserError(f"{name}: two fields of this name; give one of them another with a --source")
 
 
 def _new_info(planned: Plan, target: Target, statics: Mapping[str, np.ndarray]) -> StoreInfo:
     header, line = planned.header, planned.line
     assert line is not None
-    note = {"first_file": PurePosixPath(planned.sources[0].path).name, "units": header.units}
+    note = {"first_file": files.last_name(planned.sources[0].path), "units": header.units}
     if planned.request.rules:
         note["description"] = planned.request.rules.description
     return StoreInfo(
@@ -274,4 +289,4 @@ def _axis(store: FieldStore | None) -> Axis | None:
 
 def default_name(url: str) -> str:
     """Name a data set by its store: `knmi` for `/data/knmi.zarr`."""
-    return PurePosixPath(url.rstrip("/")).name.removesuffix(".zarr") or "field"
+    return files.last_name(url).removesuffix(".zarr") or "field"

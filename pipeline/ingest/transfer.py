@@ -11,7 +11,7 @@ from pipeline.data import manifest
 from pipeline.data.readers import Source
 from pipeline.data.rules import SourceRules
 from pipeline.data.timeline import Axis
-from pipeline.data.writer import StoreWriter
+from pipeline.data.writer import FrameDiffersError, StoreWriter
 from pipeline.errors import UserError
 from pipeline.ingest.inputs import Faults, Plan, order
 
@@ -35,25 +35,63 @@ class Transferred:
     kept: int = 0
 
 
-def without_bad_values(planned: Plan, axis: Axis | None, tell: Callable[[int], None]) -> Plan:
+def without_bad_values(
+    planned: Plan, axis: Axis | None, *, keep_stored: bool, tell: Callable[[int], None]
+) -> Plan:
     """Read every value once, before anything is written, and leave out the files that have bad ones.
 
     Raises
     ------
     UserError
-        If faults are not skipped, or no file is left.
+        If faults are not skipped, or no file is left; or if two files contradict each other.
     """
     kept: list[Source] = []
+    seen: dict[int, tuple[bytes, str]] = {}  # of times that come more than once: digest and file
+    doubled = _doubled(planned.sources)
     for source, factor in zip(planned.sources, planned.factors, strict=True):
+        moments = source.header.times.astype("datetime64[s]").astype("int64").tolist()
+        at, here = 0, dict(seen)
         try:
-            for fields in checked(source, 0, len(source.header.times), factor, planned.request.rules):
+            for fields in checked(source, 0, len(moments), factor, planned.request.rules):
+                for frame in zip(*fields, strict=True):
+                    moment, at = moments[at], at + 1
+                    if moment in doubled and not keep_stored:
+                        digest = manifest.frame_digest(*frame)
+                        before, path = here.setdefault(moment, (digest, source.path))
+                        if before != digest:
+                            raise _ContradictionError(
+                                _contradiction(source, np.datetime64(moment, "s"), path)
+                            )
                 tell(len(fields[0]))
             kept.append(source)
+            seen = here
+        except _ContradictionError:
+            raise
         except UserError as error:
             planned.faults.note(error)
     if len(kept) == len(planned.sources):
         return planned
     return order(planned.request, kept, planned.faults, axis, planned.passed)
+
+
+class _ContradictionError(UserError):
+    """Two files, each good in itself, of which one must be wrong."""
+
+
+def _doubled(sources: Sequence[Source]) -> set[int]:
+    """Find the times (seconds) that come more than once."""
+    times = np.concatenate(
+        [source.header.times.astype("datetime64[s]").astype("int64") for source in sources]
+    )
+    values, counts = np.unique(times, return_counts=True)
+    return set(values[counts > 1].tolist())
+
+
+def _contradiction(source: Source, time: np.datetime64, there: str) -> str:
+    return (
+        f"{source.path}: time {time} comes twice, with other values in {there}; leave the file out, or add "
+        "--keep-stored to keep what came first"
+    )
 
 
 def transfer(
@@ -89,13 +127,10 @@ def transfer(
                 k += 1
                 try:
                     new = writer.put(place, frame, manifest.frame_digest(*frame))
-                except ValueError as error:
+                except FrameDiffersError as error:
                     if not keep_stored:
                         there = came_from.get(place, "the store")
-                        raise UserError(
-                            f"{source.path}: time {line.time(place)} comes twice, with other values in "
-                            f"{there}; leave the file out, or add --keep-stored to keep what came first"
-                        ) from error
+                        raise UserError(_contradiction(source, line.time(place), there)) from error
                     done.kept += 1
                     continue
                 came_from[place] = source.path

@@ -42,7 +42,7 @@ def test_a_grid_without_square_pixels_is_mirrored_only(tmp_path, grid, allowed):
 
 def test_components_of_vectors_are_known_by_name_or_standard_name(tmp_path):
     scalars = ["cape", "humidity", "vorticity", "t2m", "velocity_potential"]
-    vectors = ["10m_u_component_of_wind", "u", "u10", "v_100m", "vas", "a"]
+    vectors = ["10m_u_component_of_wind", "u", "u10", "v_100m", "vas", "a", "wind_u", "v_wind"]
     attributes = {"a": {"standard_name": "northward_wind"}, "cape": {"standard_name": "air_temperature"}}
     store = make(tmp_path, dynamics=[*scalars, *vectors], attributes=attributes)
     assert sorted(vector_components(store)) == sorted(vectors)

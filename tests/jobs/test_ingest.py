@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import pipeline.ingest.run as run_module
+import pipeline.ingest.transfer as transfer_module
 from pipeline import UserError
 from pipeline.data import manifest
 from pipeline.data.store import FieldStore
+from pipeline.errors import TroubleError
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "ingest.py"
@@ -239,6 +242,11 @@ def test_missing_everywhere(tmp_path):
         (["rain0.nc", "--store", "busy", "--overwrite"], "something else is there already"),
         (["rain0.nc", "--store", "rain0.nc/out"], "rain0.nc/out: cannot be"),
         (["rain0.nc"], "required: --store"),
+        (["rain0.nc", "--store", "out", "--start", "2020-02", "--stop", "2020-01"], "--stop 2020-01: before"),
+        (["rain0.nc", "--store", "out", "--start", "2021"], "no frame from 2021-01-01T00:00:00 to the last"),
+        (["rain0.nc", "--store", "out", "--start", "20200101"], "--start 20200101: not a time"),
+        (["rain0.nc", "--store", "out", "--static", "time"], "'time': no name for a field of a store"),
+        (["rain0.nc", "--store", "out", "--dynamic", "10u"], "no variable '10u'"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, monkeypatch, arguments, message):
@@ -250,6 +258,83 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, monkeypatch, argument
     before = sorted(tmp_path.rglob("*"))
     assert message in refusal(*arguments)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_patterns_reach_into_folders_and_names_may_look_like_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a/b", "c"):
+        (tmp_path / folder).mkdir(parents=True)
+    _, values = write_files(tmp_path / "a" / "b", count=2)
+    write_file(tmp_path / "c" / "rain[1].nc", np.ones((4, 5, 6), "f4"), 8)
+    main(["a/**/*.nc", "c/rain[1].nc", "--store", "out"])
+    np.testing.assert_array_equal(FieldStore.open("out").field[:8], values)
+    assert FieldStore.open("out").shape[0] == 12
+
+
+def test_a_contradiction_does_not_cost_the_store_that_is_replaced(tmp_path):
+    paths, values = write_files(tmp_path)
+    target = tmp_path / "out"
+    main([*paths, "--store", str(target)])
+    before = written(target)
+    write_file(tmp_path / "other.nc", np.ones((4, 5, 6), "f4"), 2)
+    again = [*paths, tmp_path / "other.nc", "--store", target, "--overwrite"]
+    assert "2020-01-01T00:10:00 comes twice, with other values in" in refusal(*again)
+    assert written(target) == before
+    main([*map(str, again), "--keep-stored"])
+    np.testing.assert_array_equal(FieldStore.open(str(target)).field[:], values)
+
+
+def test_a_store_that_another_ingest_has_just_made_is_added_to(tmp_path, monkeypatch):
+    """The other one ends between our look at the store and our turn to write."""
+    paths, values = write_files(tmp_path, count=2)
+    target = str(tmp_path / "out")
+    alone = run_module.writing
+
+    def late(url):
+        monkeypatch.setattr(run_module, "writing", alone)
+        main([paths[0], "--store", target])
+        return alone(url)
+
+    monkeypatch.setattr(run_module, "writing", late)
+    main([paths[1], "--store", target])
+    np.testing.assert_array_equal(FieldStore.open(target).field[:], values)
+
+
+def test_another_store_that_has_just_been_made_is_left_alone(tmp_path, monkeypatch):
+    paths, values = write_files(tmp_path, count=1)
+    write_file(tmp_path / "wide.nc", np.ones((4, 5, 9), "f4"), 4)
+    target = str(tmp_path / "out")
+    alone = run_module.writing
+
+    def late(url):
+        monkeypatch.setattr(run_module, "writing", alone)
+        main([paths[0], "--store", target])
+        return alone(url)
+
+    monkeypatch.setattr(run_module, "writing", late)
+    assert "its grid is (5, 6)" in refusal(tmp_path / "wide.nc", "--store", target)
+    np.testing.assert_array_equal(FieldStore.open(target).field[:], values)
+    assert not manifest.is_being_written(target)
+
+
+def test_trouble_outside_keeps_what_counts(tmp_path, monkeypatch):
+    """A disk or a network that fails is no fault of the files: nothing of what was done is taken back."""
+    paths, values = write_files(tmp_path, count=3, frames=20)
+    target = tmp_path / "out"
+    readings = []
+
+    def failing(source, *arguments):
+        readings.append(source.path)
+        if len(readings) == 3:
+            raise TroubleError("gs://radar: the server does not answer")
+        return checked(source, *arguments)
+
+    checked = transfer_module.checked
+    monkeypatch.setattr(transfer_module, "checked", failing)
+    assert "does not answer" in refusal(*paths, "--store", target)
+    np.testing.assert_array_equal(FieldStore.open(str(target)).field[:24], values[:24])  # the whole chunk
+    main([*paths, "--store", str(target)])
+    np.testing.assert_array_equal(FieldStore.open(str(target)).field[:], values)
 
 
 def test_store_on_top_of_its_own_source(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline import cloud
 from pipeline.data import manifest
 from pipeline.data.rules import SourceRules
-from pipeline.errors import UserError
+from pipeline.errors import TroubleError, UserError
 
 DEFAULT_NAME = "precipitation"
 
@@ -134,8 +134,9 @@ def explained(path: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        line = cloud.explained(error, path) or f"{path}: cannot be read ({manifest.one_line(error)})"
-        raise UserError(line) from error
+        if (trouble := cloud.explained(error, path)) is not None:
+            raise TroubleError(trouble) from error
+        raise UserError(f"{path}: cannot be read ({manifest.one_line(error)})") from error
 
 
 def needed(module: str, extra: str, path: str) -> ModuleType:

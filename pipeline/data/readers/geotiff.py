@@ -54,4 +54,4 @@ class GeotiffSource(ImageSource):
         """Open the file, as a data array (y, x) that has not been read, and close it again."""
         rioxarray = needed("rioxarray", "geotiff", self._place.path)
         with self._place.local() as path, rioxarray.open_rasterio(path, cache=False, lock=False) as data:
-            yield axes.select(data, rules.select or {"band": 1}, path) if data.sizes["band"] > 1 else data[0]
+            yield axes.select(data, rules.select or {"band": 1}, self._place.path)

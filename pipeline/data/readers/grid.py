@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.data import axes
+from pipeline.data import axes, layout, manifest
+from pipeline.data.frame_rows import present_in
 from pipeline.data.readers import grib
 from pipeline.data.readers.base import DEFAULT_NAME, Header, Selection, Source, explained
 from pipeline.data.readers.calibration import Calibration
@@ -43,6 +44,7 @@ class GridSource(Source):
             with self._dataset(wanted) as dataset:
                 self._name = axes.choose_variable(dataset, wanted, DEFAULT_NAME, path)
                 data = axes.select(dataset[self._name], rules.select, path)
+                self._refuse_packed(data, rules)
                 header = self._header(dataset, data, rules, selection)
             further = {}
             self._dynamic_frames: dict[str, np.ndarray] = {}
@@ -51,6 +53,16 @@ class GridSource(Source):
                     further[name] = self._dynamic(dataset, name, other)
             header = replace(header, attributes={**header.attributes, **further})
         super().__init__(path, rules, header)
+
+    def _refuse_packed(self, data: xr.DataArray, rules: SourceRules) -> None:
+        """Refuse rules about bare numbers where the file's own packing has been undone already."""
+        packing = [key for key in ("scale_factor", "add_offset") if key in data.encoding]
+        given = [key for key in ("gain", "offset", "missing", "dry") if getattr(rules, key) not in (None, ())]
+        if packing and given:
+            raise UserError(
+                f"{self._place.path}: {self._name} is packed ({', '.join(packing)}) and is unpacked before "
+                f"the rules see it; leave {', '.join(given)} out of the rules"
+            )
 
     def _header(
         self, dataset: xr.Dataset, data: xr.DataArray, rules: SourceRules, selection: Selection | None
@@ -90,7 +102,7 @@ class GridSource(Source):
             crs=crs,
             interval_seconds=rules.interval_seconds,
             attributes=attributes,
-            dynamics=tuple(rules.dynamics),
+            dynamics=tuple(sorted(rules.dynamics)),
         )
 
     def _dynamic(self, dataset: xr.Dataset, name: str, other: OtherVariable) -> dict[str, Any]:
@@ -133,7 +145,7 @@ class GridSource(Source):
             else:
                 place = stack.enter_context(self._place.binary())
                 dataset = _open(place, "scipy" if self._kind == "netcdf3" else "h5netcdf")
-            yield stack.enter_context(dataset)
+            yield _only_present(stack.enter_context(dataset), self._place.path)
 
     def _blocks(self, start: int, stop: int, variable: str | None) -> Iterator[np.ndarray]:
         other = None if variable is None else self.rules.dynamics[variable]
@@ -177,10 +189,15 @@ class GridSource(Source):
 def _open(place: Any, engine: str) -> xr.Dataset:
     import xarray as xr
 
-    from pipeline.data.layout import quiet
-
-    with quiet():
+    with layout.quiet():
         return xr.open_dataset(place, engine=engine, chunks=None, decode_timedelta=False)
+
+
+def _only_present(dataset: xr.Dataset, path: str) -> xr.Dataset:
+    """Leave out, of a field store of ours, the frames that no file had: they are gaps, not fields of NaN."""
+    if layout.DIGESTS not in dataset.variables:
+        return dataset
+    return dataset.isel(time=np.flatnonzero(present_in(manifest.read_info(path))))
 
 
 def _values(data: xr.DataArray, rows: slice, columns: slice) -> np.ndarray:

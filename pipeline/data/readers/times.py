@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 
 import numpy as np
 
+from pipeline import files
 from pipeline.data.rules import SourceRules
 from pipeline.errors import UserError
 
@@ -31,7 +31,7 @@ def name_times(path: str, rules: SourceRules) -> np.ndarray | None:
     """
     if rules.time.pattern is None or rules.time.format is None:
         return None
-    match = re.search(rules.time.pattern, _file_name(path))
+    match = re.search(rules.time.pattern, files.last_name(path))
     if match is None or match[1] is None:
         return None
     try:
@@ -51,7 +51,7 @@ def required_name_times(path: str, rules: SourceRules) -> np.ndarray | None:
     times = name_times(path, rules)
     if times is None and rules.time.pattern is not None:
         raise UserError(
-            f"{path}: no time of the form {rules.time.format} in the name {_file_name(path)!r} (pattern "
+            f"{path}: no time of the form {rules.time.format} in the name {files.last_name(path)!r} (pattern "
             f"{rules.time.pattern}); leave the file out, or change time.pattern in the rules"
         )
     return times
@@ -79,7 +79,3 @@ def moment_of(text: str, form: str) -> np.datetime64:
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(moment, "s")
-
-
-def _file_name(path: str) -> str:
-    return PurePosixPath(path.rstrip("/")).name

@@ -8,6 +8,8 @@ from pipeline import UserError
 from pipeline.data.readers import Selection, open_source
 from pipeline.data.rules import OtherVariable, SourceRules, TimeRules
 from pipeline.data.store import write_store
+from pipeline.ingest.inputs import Request
+from pipeline.ingest.run import Target, ingest
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,31 @@ def test_field_store_is_a_source(make, read, tmp_path):
     assert source.header.crs == "+proj=utm"
     with pytest.raises(UserError, match=r"no variable 'slope' on \(y, x\); it has: orography"):
         source.static("slope")
+
+
+def test_gaps_of_a_field_store_are_no_frames(make, read, tmp_path):
+    data = make.dataset(9)
+    for part, name in ((slice(0, 3), "a.nc"), (slice(6, 9), "b.nc")):
+        make.save(data.isel(time=part), tmp_path / name)
+    ingest(
+        Request((str(tmp_path / "a.nc"), str(tmp_path / "b.nc"))),
+        Target(str(tmp_path / "s")),
+        lambda what, total: lambda count: None,
+    )
+    source = open_source(str(tmp_path / "s"))
+    there = [0, 1, 2, 6, 7, 8]
+    np.testing.assert_array_equal(read(source), data.precipitation.values[there])
+    np.testing.assert_array_equal(source.header.times, data.time.values[there].astype("datetime64[s]"))
+
+
+def test_rules_about_bare_numbers_do_not_go_with_a_packed_file(make, tmp_path):
+    encoding = {"precipitation": {"dtype": "i2", "scale_factor": 0.01, "_FillValue": -1}}
+    make.dataset().to_netcdf(tmp_path / "a.nc", engine="h5netcdf", encoding=encoding)
+    rules = SourceRules(description="test", gain=0.01, missing=65535)
+    with pytest.raises(UserError, match=r"packed \(scale_factor\).*leave gain, missing out of the rules"):
+        open_source(str(tmp_path / "a.nc"), rules)
+    clipped = SourceRules(description="test", clip_below=0.01, accumulation="5min")
+    assert open_source(str(tmp_path / "a.nc"), clipped).header.interval_seconds == 300
 
 
 def test_variable_choice(make, tmp_path):
