@@ -21,6 +21,7 @@ EXAMPLES = """\
       --set data.synthetic.height=768 --set data.synthetic.width=768
   python jobs/benchmark.py loader-memory --pairs 4x2 --set data.memory_gib=1   # a field of 50 GB
   python jobs/benchmark.py sample --preset small --pairs 4x2               # and the memory of large domains
+  python jobs/benchmark.py scores --pairs 4x2                              # against scores and xskillscore
 
 Results of sweeps go to OUTPUT/benchmark; stage-cache carries on where it was stopped.
 """
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
             "loader",
             "loader-memory",
             "sample",
+            "scores",
         ],
         help="what to measure",
     )
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> None:
     config = config_from(arguments)
     environment.prepare()
 
-    from pipeline.benchmarks import loader, loader_memory, sample, sharding, sweeps, training
+    from pipeline.benchmarks import loader, loader_memory, sample, scores, sharding, sweeps, training
 
     print(environment.without_secrets(config.to_yaml()), flush=True)
     if arguments.dry_run:
@@ -68,6 +70,7 @@ def main(argv: list[str]) -> None:
         "loader": loader.loader_speed,
         "loader-memory": loader_memory.loader_memory,
         "sample": sample.sampling_cost,
+        "scores": scores.scoring_speed,
     }
     print(measure[arguments.measure](config), flush=True)
 

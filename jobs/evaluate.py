@@ -1,24 +1,36 @@
-"""Score a finished model on held-out windows: unless told otherwise, those that its training scored it on."""
+"""Score finished models on held-out windows against references, with intervals: tables, figures, a report."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # A Ray job runs this file from the folder it was shipped to, where nothing is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import environment
 from pipeline.cli import add_config_flags, config_from, job_parser, run_job
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.evaluation.candidates import Candidate
 
 EXAMPLES = """\
-  python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/knmi.zarr     # its test score again
-  python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/other.zarr    # on other data
-  python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/knmi.zarr --split validation
-  python jobs/evaluate.py --model gs://bucket/models/NAME/10x3 --store gs://bucket/rain.zarr --members 32 \\
-      --device cuda --output scores
+  python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/knmi.zarr    # its test score again
+  python jobs/evaluate.py --model runs/models/SWEEP --store data/knmi.zarr             # the best of each pair
+  python jobs/evaluate.py --model runs/models/A/4x2/final runs/models/B/4x2/final --store data/knmi.zarr
+  python jobs/evaluate.py --model models:/finescale-knmi-4x2@champion --store data/knmi.zarr \\
+      --tracking-uri http://mlflow:5000                       # recorded there too, with the report
+  python jobs/evaluate.py --model runs/models/SWEEP --store data/other.zarr --split validation --windows 500
+  python jobs/evaluate.py --model gs://bucket/models/SWEEP --store gs://bucket/rain.zarr \\
+      --workers 8 --members 32 --set tuning.gpus_per_trial=0.5 --output gs://bucket/scores
 
-The model's card says how it was trained and sampled; what you give here or in --config goes before it.
+The model's card says how it was trained and sampled; what you give here or in --config goes before it. Scores
+do not depend on --workers. Whatever is killed carries on when the same command is given again.
 """
 
 FLAGS = {
@@ -26,49 +38,110 @@ FLAGS = {
     "--members": ("sampling.members", "members of each ensemble"),
     "--patch": ("data.patch", "side of a window in fine pixels, a multiple of the space factor"),
     "--seed": ("seed", "seed of the ensembles, and of the choice of windows"),
+    "--tracking-uri": ("tracking.uri", "MLflow server or database: the scores are recorded there"),
 }
 
 
-def main(argv: list[str]) -> None:
-    """Load the model, resolve the configuration, print it, score."""
+def _parser() -> argparse.ArgumentParser:
     parser = job_parser("jobs/evaluate.py", __doc__ or "", EXAMPLES)
-    parser.add_argument("--model", required=True, metavar="URL", help="folder of a finished model")
+    parser.add_argument(
+        "--model", required=True, nargs="+", action="append", metavar="URL",
+        help="folder of a finished model, folder of a sweep's models (the best of each pair), or "
+        "models:/NAME@ALIAS; several are compared, those of one pair on the same windows",
+    )  # fmt: skip
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="default: test")
     parser.add_argument("--windows", metavar="N", help="score at most so many windows of the split")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any"
     )
-    parser.add_argument("--output", metavar="URL", help="folder for the scores (default: inside the model's)")
+    parser.add_argument(
+        "--workers", metavar="N",
+        help="score on so many processes of a Ray cluster, each with tuning.cpus_per_trial and "
+        "tuning.gpus_per_trial; without it, in this process",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", metavar="URL",
+        help="folder for the scores (default: inside a single model's, below runs/evaluations for several)",
+    )  # fmt: skip
     add_config_flags(parser, FLAGS)
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """Load the models, resolve their configurations, print them, score."""
+    arguments = _parser().parse_args(argv)
     environment.prepare()
+    workers = _workers(arguments.workers)
 
     from pipeline.data.dataset import open_dataset
-    from pipeline.evaluation.held_out import SavedModel, relevant
-    from pipeline.evaluation.report import (
-        PANEL,
-        SCORES,
-        describe,
-        evaluate_model,
-        output_folder,
-        pick_device,
-    )
-    from pipeline.files import join
+    from pipeline.evaluation.candidates import open_candidates
+    from pipeline.evaluation.pieces import pick_device
+    from pipeline.evaluation.run import describe, evaluate_models, output_folder, what_is_there
 
-    split, saved = arguments.split, SavedModel.open(arguments.model)
+    split = arguments.split
     setattr(arguments, f"key:scoring.{'test_windows' if split == 'test' else 'windows'}", arguments.windows)
-    config = config_from(arguments, saved.defaults())
-    saved.check(config)
-    device = pick_device(arguments.device)
+    given = [url for urls in arguments.model for url in urls]
+    models = open_candidates(_folders(given, arguments), lambda known: config_from(arguments, known))
+    config = models[0].config
+    device = pick_device(arguments.device, workers, config.tuning.gpus_per_trial)
     makes_rain = config.data.store is None and arguments.dry_run
     store = None if makes_rain else open_dataset(config.data, config.output)
-    plan = describe(saved, config, split, store.info if store else None)
-    print(f"{environment.without_secrets(relevant(config))}\n{plan}", flush=True)
-    if arguments.dry_run or store is None:
+    plan = describe(models, split, store.info if store else None)
+    settings = _settings(models)
+    print(f"{settings}\n{plan}", flush=True)
+    if store is None:
         return
-    output = environment.resolve_output(arguments.output or output_folder(saved, split, store.info))
-    scores = evaluate_model(saved, store, config, split=split, device=device, output=output)
-    print(f"\n{scores.table()}\n\nscores: {join(output, SCORES)}\npicture: {join(output, PANEL)}")
+    inside = not any(url.startswith("models:/") for url in given)
+    output = arguments.output or output_folder(models, split, store.info, inside=inside)
+    output = environment.resolve_output(output)
+    if arguments.dry_run:
+        print(what_is_there(models, store, split, output))
+        return
+    found = evaluate_models(
+        models, store, split=split, device=device, output=output, workers=workers, settings=settings
+    )
+    print("\n" + "\n\n".join(one.table() for one in found.summaries) + "\n")
+    if config.tracking.uri is not None:
+        from pipeline.evaluation.record import record_evaluation
+
+        print(f"recorded: {record_evaluation(config, store, found, split)}")
+    print(f"tables: {output}\nreport: {found.report}")
+
+
+def _workers(text: str | None) -> int | None:
+    if text is not None and not (text.isdigit() and int(text) > 0):
+        raise UserError(f"--workers {text}: give a number from 1 on, or leave it out")
+    return None if text is None else int(text)
+
+
+def _folders(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
+    """Find the models that are meant; registered ones are copied out of MLflow."""
+    from pipeline.evaluation.candidates import find_models
+
+    folders = []
+    for url in given:
+        if url.startswith("models:/"):
+            from pipeline.registered_model import fetch_registered
+            from pipeline.tracking import tracking_uri
+
+            config = config_from(arguments)
+            output = environment.resolve_output(config.output)
+            folders.append(fetch_registered(url, tracking_uri(config.tracking, output), output))
+        else:
+            folders += find_models(url.rstrip("/"))
+    return folders
+
+
+def _settings(models: Sequence[Candidate]) -> str:
+    """Write the settings that scoring heeds: of several models, each that differs from the ones before."""
+    from pipeline.evaluation.held_out import relevant
+
+    texts: dict[str, list[str]] = {}
+    for one in models:
+        texts.setdefault(environment.without_secrets(relevant(one.config)), []).append(one.label)
+    if len(texts) == 1:
+        return next(iter(texts))
+    return "\n".join(f"# {', '.join(labels)}\n{text}" for text, labels in texts.items())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+from collections.abc import Iterable
 from pathlib import Path
 
 _DECIDING = (
@@ -24,7 +25,10 @@ _DECIDING = (
     "diffusion",
     "evaluation/baselines.py",
     "evaluation/evaluate.py",
+    "evaluation/measures/metric.py",
+    "evaluation/measures/pixel.py",
     "evaluation/scores.py",
+    "evaluation/sorting.py",
     "evaluation/spectra.py",
     "evaluation/statistics.py",
     "factors.py",
@@ -49,10 +53,22 @@ def code_version() -> str:
     Studies and cached stages carry it, so what an earlier version of the code made is never mixed with what
     this one makes. Comments, docstrings and layout do not count: the syntax tree is what is digested.
     """
-    package, digest = Path(__file__).parent, hashlib.sha256()
-    for library in ("optuna", "torch"):  # other versions may draw other points and other numbers
-        digest.update(f"{library} {importlib.metadata.version(library)}\n".encode())
-    for name in _DECIDING:
+    versions = "".join(
+        f"{library} {importlib.metadata.version(library)}\n"
+        for library in ("optuna", "torch")  # other versions may draw other points and other numbers
+    )
+    return _digest(_DECIDING, hashlib.sha256(versions.encode()))
+
+
+@functools.cache
+def digest_of(*names: str) -> str:
+    """Digest other parts of this package, files or folders, in the same way."""
+    return _digest(names, hashlib.sha256())
+
+
+def _digest(names: Iterable[str], digest: hashlib._Hash) -> str:
+    package = Path(__file__).parent
+    for name in names:
         path = package / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(f"{file.relative_to(package)}\n{_meaning(file.read_text())}".encode())

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pipeline.settings.base import Settings
 from pipeline.settings.data import DataSettings, SplitSettings, SyntheticSettings
 from pipeline.settings.downscaling import DownscalingSettings
+from pipeline.settings.evaluation import EvaluationSettings
 from pipeline.settings.model import ModelSettings, SamplingSettings, ScoringSettings
 from pipeline.settings.platform import RaySettings, TrackingSettings, TrainSettings
 from pipeline.settings.training import CheckpointSettings, ParallelSettings, TrainingSettings
@@ -20,6 +21,7 @@ __all__ = [
     "Config",
     "DataSettings",
     "DownscalingSettings",
+    "EvaluationSettings",
     "ModelSettings",
     "ParallelSettings",
     "PruningSettings",
@@ -48,6 +50,7 @@ class Config(Settings):
     sampling: SamplingSettings = SamplingSettings()
     scoring: ScoringSettings = ScoringSettings()
     downscaling: DownscalingSettings = DownscalingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     tuning: TuningSettings = TuningSettings()
     train: TrainSettings = TrainSettings()
     tracking: TrackingSettings = TrackingSettings()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.environment import without_secrets
+from pipeline.mlflow_view.markdown import NOTE, linked
 from pipeline.outbox import Record, Retry
 
 KEY, SWEEP, PARENT = "finescale.key", "finescale.sweep", "mlflow.parentRunId"
@@ -133,7 +134,7 @@ class Delivery:
         from mlflow.entities import Param, RunTag
 
         key, parent = record["key"], self.run_ids.get(record["parent"] or "")
-        tags = {**self._tags, **record["tags"], KEY: key} | ({PARENT: parent} if parent else {})
+        tags = {**self._tags, **self._linked(record["tags"]), KEY: key} | ({PARENT: parent} if parent else {})
         known: Mapping[str, str] = {}
         run_id = self.run_ids.get(key) or self._made_unheard(key)
         if run_id is None:
@@ -146,6 +147,8 @@ class Delivery:
         self.run_ids[key] = run_id
         missing = [Param(name, value) for name, value in record["params"].items() if name not in known]
         self._client.log_batch(run_id, params=missing)
+        if record.get("data"):  # records of older versions name none
+            self._client.log_inputs(run_id, [_data_input(record["data"])])
 
     def _made_unheard(self, key: str) -> str | None:
         """Find a run that an earlier try made without our hearing of it."""
@@ -163,8 +166,29 @@ class Delivery:
     def _tag(self, record: Record) -> None:
         from mlflow.entities import RunTag
 
-        batch = [RunTag(name, value) for name, value in record["tags"].items()]
+        batch = [RunTag(name, value) for name, value in self._linked(record["tags"]).items()]
         self._client.log_batch(self._run(record), tags=batch)
+
+    def _experiment(self, record: Record) -> None:
+        """Set a tag of the experiment; what it holds already stays, a person may have changed it."""
+        experiment = self._client.get_experiment(self._experiment_id)
+        if not experiment.tags.get(record["tag"]):
+            value = self._linked({record["tag"]: record["value"]})[record["tag"]]
+            self._client.set_experiment_tag(self._experiment_id, record["tag"], value)
+
+    def _linked(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Turn the links of a description into addresses, which are known here at the earliest."""
+        links = {
+            name: linked(tags[name], self._experiment_id, self._anywhere) for name in tags if name == NOTE
+        }
+        return {**tags, **links}
+
+    def _anywhere(self, key: str) -> str | None:
+        """Find a run by its key, also one of another sweep."""
+        if key in self.run_ids:
+            return self.run_ids[key]
+        found = self._search(f"tags.`{KEY}` = '{key}'") if "'" not in key else []
+        return max(found, key=_content).info.run_id if found else None
 
     def _artifact(self, record: Record) -> None:
         name = Path(record["name"])
@@ -194,6 +218,7 @@ class Delivery:
             record["name"],
             crps=record["crps"],
             scored_on=record["scored_on"],
+            interval=record.get("interval"),
         )
 
     def _run(self, record: Record) -> str:
@@ -201,6 +226,15 @@ class Delivery:
         if run_id is None:
             raise LookupError("there is no such run")
         return run_id
+
+
+def _data_input(data: Mapping[str, str]) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    described = Dataset(
+        data["name"], data["digest"], "finescale_store", data["source"], data["schema"], data["profile"]
+    )
+    return DatasetInput(described, [InputTag("mlflow.data.context", data["context"])])
 
 
 def _content(run: Any) -> tuple[int, int]:

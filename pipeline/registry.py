@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.files import join, read_bytes
-from pipeline.model_file import CARD, WEIGHTS, load_model
+from pipeline.mlflow_view.model_facts import OF_CHAMPION, ModelFacts, of_model
+from pipeline.model_file import CARD, WEIGHTS, load_card, load_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,9 +17,19 @@ if TYPE_CHECKING:
     from pipeline.data.covariates import Covariate
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+_FIRST_ALIAS = ("first_alias", "alias")  # a tag; the second is what it was called before
 
 
-def register(client: Any, run_id: str, model_url: str, name: str, *, crps: float, scored_on: str) -> str:
+def register(
+    client: Any,
+    run_id: str,
+    model_url: str,
+    name: str,
+    *,
+    crps: float,
+    scored_on: str,
+    interval: Sequence[float] | None = None,
+) -> str:
     """Store a model with its run and register it; doing it again changes nothing.
 
     It becomes the champion if there is none, or if it scores better on the same windows; else the challenger.
@@ -35,6 +46,8 @@ def register(client: Any, run_id: str, model_url: str, name: str, *, crps: float
         On the test split.
     scored_on : str
         Names the data, the windows and the sampling that the score stands on; only equal ones compare.
+    interval : sequence of float, optional
+        Low and high end of the 90 % interval of that CRPS.
 
     Returns
     -------
@@ -54,22 +67,38 @@ def register(client: Any, run_id: str, model_url: str, name: str, *, crps: float
         if version.run_id == run_id and version.tags.get("source") == model_url
     ]
     if known:
-        version, settled = str(known[0].version), "alias" in known[0].tags
+        version, settled = str(known[0].version), any(tag in known[0].tags for tag in _FIRST_ALIAS)
     else:
         _store(client, run_id, model_url)
-        tags = {"test_crps": repr(crps), "scored_on": scored_on, "source": model_url}
-        source = f"runs:/{run_id}/model"
-        made = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
+        about = ModelFacts.of(load_card(model_url), crps, interval)
+        run = client.get_run(run_id)
+        made = client.create_model_version(
+            name,
+            source=f"runs:/{run_id}/model",
+            run_id=run_id,
+            tags={**about.tags(), "scored_on": scored_on, "source": model_url},
+            description=about.of_version(run),
+        )
         version, settled = str(made.version), False
     if not settled:  # new, or its process was killed before it had an alias
         champion = _champion(client, name)
         best = champion is None or str(champion.version) == version
         alias = CHAMPION if best or _beats(champion, crps, scored_on) else CHALLENGER
         client.set_registered_model_alias(name, alias, version)
-        client.set_model_version_tag(name, version, "alias", alias)
+        if alias == CHAMPION:
+            _describe(client, name, version)
+        client.set_model_version_tag(name, version, _FIRST_ALIAS[0], alias)
     aliases = client.get_registered_model(name).aliases
     held = next((alias for alias in (CHAMPION, CHALLENGER) if str(aliases.get(alias)) == version), None)
     return f"models:/{name}@{held}" if held else f"models:/{name}/{version}"
+
+
+def _describe(client: Any, name: str, version: str) -> None:
+    """Say on the model's page what its champion is, unless a person has described the model."""
+    there = client.get_registered_model(name).description or ""
+    if not there or there.startswith(OF_CHAMPION):
+        described = client.get_model_version(name, version).description
+        client.update_registered_model(name, of_model(name, version, described))
 
 
 def _store(client: Any, run_id: str, model_url: str) -> None:
@@ -114,8 +143,6 @@ class _Predictor:
     """
 
     def __init__(self, folder: str) -> None:
-        from pipeline.model_file import load_card
-
         self.model = load_model(folder)
         self.sampling = load_card(folder)["sampling"]
 

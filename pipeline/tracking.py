@@ -8,32 +8,39 @@ waits for the server, and nothing is lost while it does not answer.
 from __future__ import annotations
 
 import base64
-import http.client
 import math
-import os
-import subprocess
-import sys
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pipeline import __version__
-from pipeline.config import TrackingSettings
 from pipeline.delivery import KEY, PARENT, SWEEP, Delivery
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError
-from pipeline.files import join, locked, resolve
+from pipeline.files import join, resolve
+from pipeline.mlflow_view.address import (
+    artifacts,
+    check_reachable,
+    default_uri,
+    first_use,
+    how_to_look,
+    tracking_uri,
+    ui_address,
+)
+from pipeline.mlflow_view.data_set import TrackedData
+from pipeline.mlflow_view.machine import SystemWatch
+from pipeline.mlflow_view.markdown import INTRODUCTION, NOTE
+from pipeline.mlflow_view.source import code_tags
+from pipeline.mlflow_view.views import EVALUATIONS, VALUES, View, page_of_run, page_of_view
 from pipeline.outbox import Outbox
 
 __all__ = [
     "KEY",
+    "NOTE",
     "PARENT",
+    "ROLE",
     "SWEEP",
     "Status",
+    "TrackedData",
     "Tracker",
     "check_reachable",
     "default_uri",
@@ -42,61 +49,12 @@ __all__ = [
 ]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+ROLE = "finescale.role"
+"""Tag that says what a run is: sweep, study, trial, rival, training, evaluation."""
+
+_WATCHED = ("sweep", "training")  # the machine is sampled while one of these runs
+_INTRODUCED = (*_WATCHED, "evaluation")
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view for training runs
-
-
-def tracking_uri(settings: TrackingSettings, output: str) -> str:
-    """Resolve where runs go: the configured URI, MLFLOW_TRACKING_URI, or sqlite under `output`."""
-    uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        return uri
-    if "://" in output:
-        raise UserError(
-            f"output {output}: runs cannot be kept in sqlite on a remote output; give the MLflow server or a "
-            "local database with --tracking-uri, as in --tracking-uri sqlite:////ABSOLUTE/PATH/mlflow.db"
-        )
-    return default_uri(output)
-
-
-def default_uri(output: str) -> str:
-    """Give the database under a local output folder."""
-    return f"sqlite:///{output}/mlflow.db"
-
-
-def how_to_look(uri: str, output: str) -> str:
-    """Say how a person sees the runs."""
-    if uri == default_uri(output):
-        return f"make ui OUTPUT={output}, then open http://127.0.0.1:5000"
-    if uri.startswith("sqlite:"):
-        return f"mlflow server --backend-store-uri {uri}, then open http://127.0.0.1:5000"
-    return f"open {without_secrets(uri)}"
-
-
-def check_reachable(uri: str) -> None:
-    """Ask a server for its health.
-
-    Raises
-    ------
-    UserError
-        If it does not answer, so that nothing is begun that could not be recorded.
-    """
-    if not uri.startswith(("http://", "https://")):
-        return
-    parts = urllib.parse.urlsplit(uri)
-    login, _, host = parts.netloc.rpartition("@")  # urllib would take a password for a port
-    request = urllib.request.Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/health")
-    if login:
-        token = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=10):
-            return
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())
-        raise UserError(
-            f"MLflow server {without_secrets(uri)}: not reachable ({reason}); start it, or leave "
-            "--tracking-uri out to use a local database"
-        ) from error
 
 
 class Tracker:
@@ -119,13 +77,16 @@ class Tracker:
 
     def __init__(self, uri: str, experiment: str, output: str, tags: Mapping[str, str]) -> None:
         self.uri = uri
-        with _first_use(uri):
+        with first_use(uri):
             self._open(experiment, output, tags)
         self._outbox = Outbox(
             None if "://" in output else join(resolve(output), "tracking", f"{tags[SWEEP]}.jsonl"),
             self._delivery,
             server=f"MLflow {without_secrets(uri)}",
         )
+        self._data: TrackedData | None = None
+        self._watches: dict[str, SystemWatch] = {}
+        self._introduced = False
         self._settle()
 
     def _open(self, experiment: str, output: str, tags: Mapping[str, str]) -> None:
@@ -136,8 +97,8 @@ class Tracker:
         try:
             mlflow.set_tracking_uri(uri)
             self.client = mlflow.MlflowClient(tracking_uri=uri)
-            self.experiment_id = self._experiment(experiment, _artifacts(uri, output))
-            self._delivery = Delivery(self.client, self.experiment_id, {**tags, **_code_tags()})
+            self.experiment_id = self._experiment(experiment, artifacts(uri, output))
+            self._delivery = Delivery(self.client, self.experiment_id, {**tags, **code_tags()})
             self._status, self._doubles = self._delivery.find()
         except MlflowException as error:
             reason = without_secrets(" ".join(str(error).split())[:300])
@@ -187,6 +148,8 @@ class Tracker:
         parent : str, optional
             Key of a run that was started before.
         tags, params : mapping, optional
+            While a run with the role `sweep` or `training` is open, this machine is sampled for its system
+            metrics.
 
         Returns
         -------
@@ -194,10 +157,50 @@ class Tracker:
             The key.
         """
         self._put(
-            "start", key, name=name, parent=parent, tags=_texts(tags or {}), params=_texts(params or {})
+            "start",
+            key,
+            name=name,
+            parent=parent,
+            tags=_texts(tags or {}),
+            params=_texts(params or {}),
+            data=self._data.as_record() if self._data else None,
         )
         self._status[key] = "RUNNING"
+        role = (tags or {}).get(ROLE)
+        if role in _INTRODUCED and not self._introduced:
+            self._introduce()
+        if role in _WATCHED and key not in self._watches:
+            self._watches[key] = SystemWatch(lambda values, step: self.metrics(key, values, step))
         return key
+
+    def use_data(self, data: TrackedData) -> None:
+        """Name the data set of all runs that are started from now on."""
+        self._data = data
+
+    def note(self, run: str, markdown: str) -> None:
+        """Describe a run to a person; links to runs, views and models as in `mlflow_view.markdown.linked`."""
+        self.tag(run, {NOTE: markdown})
+
+    def view(self, view: View) -> str:
+        """Keep an arranged table with the experiment, and give its address in the UI."""
+        self._put("experiment", view.key, tag=view.tag, value=view.to_json(int(time.time() * 1000)))
+        return self.address(view)
+
+    def address(self, view: View, *, charts: bool = False) -> str:
+        """Give the address of a view in the UI."""
+        return f"{ui_address(self.uri)}/{page_of_view(self.experiment_id, view.key, charts=charts)}"
+
+    def page(self, run: str) -> str | None:
+        """Give the address of a run in the UI; None while MLflow has not heard of it."""
+        run_id = self.run_id(run)
+        return run_id and f"{ui_address(self.uri)}/{page_of_run(self.experiment_id, run_id)}"
+
+    def _introduce(self) -> None:
+        """Say on the experiment's page how to read it, unless a person has described it."""
+        self._introduced = True
+        for view in (VALUES, EVALUATIONS):
+            self.view(view)
+        self._put("experiment", "note", tag=NOTE, value=INTRODUCTION)
 
     def metrics(self, run: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record values; what is not finite is left out, a chart could not show it."""
@@ -217,13 +220,33 @@ class Tracker:
         """Store a file with a run, such as a picture."""
         self._put("artifact", run, name=name, content=base64.b64encode(content).decode())
 
-    def register(self, run: str, model_url: str, name: str, *, crps: float, scored_on: str) -> None:
-        """Store a model with its run and register it; `registered` tells what came of it."""
+    def register(
+        self,
+        run: str,
+        model_url: str,
+        name: str,
+        *,
+        crps: float,
+        scored_on: str,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
+        """Store a model with its run and register it; `registered` tells what came of it.
+
+        Parameters
+        ----------
+        run, model_url, name : str
+        crps, scored_on, interval
+            See `pipeline.registry.register`.
+        """
         score = {"crps": float(crps), "scored_on": scored_on}
+        if interval is not None and all(map(math.isfinite, interval)):
+            score["interval"] = [float(end) for end in interval]
         self._put("register", run, model_url=model_url, name=name, **score)
 
     def end(self, run: str, status: Status) -> None:
         """End a run with the truth about it."""
+        if run in self._watches:
+            self._watches.pop(run).stop()
         self._put("end", run, status=status)
         self._status[run] = status
 
@@ -255,48 +278,13 @@ class Tracker:
 
     def close(self, timeout: float = 5.0) -> bool:
         """Flush and stop; with a local output, what is left is delivered when the sweep is started again."""
+        while self._watches:
+            self._watches.popitem()[1].stop()
         return self._outbox.close(timeout)
 
     def _put(self, kind: str, key: str, **content: Any) -> None:
         self._outbox.put({"kind": kind, "key": key, "time": int(time.time() * 1000), **content})
 
 
-def _first_use(uri: str) -> AbstractContextManager[None]:
-    """Let one process at a time open a sqlite file: at the first use MLflow makes its tables."""
-    if not uri.startswith("sqlite:///"):
-        return nullcontext()
-    path = uri.removeprefix("sqlite:///")
-    return locked(f"{path}.lock", f"MLflow {uri}: another process has been opening it for long", 120.0)
-
-
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
-
-
-def _artifacts(uri: str, output: str) -> str | None:
-    """Give where artifacts go: a server knows that itself."""
-    if uri.startswith(("http://", "https://")):
-        return None
-    folder = resolve(join(output, "mlartifacts"))
-    return folder if "://" in folder else Path(folder).as_uri()
-
-
-def _code_tags() -> dict[str, str]:
-    """Say what made the runs."""
-    return {
-        "finescale.version": __version__,
-        "mlflow.source.name": Path(sys.argv[0]).name,
-        **_git_commit(),
-    }
-
-
-def _git_commit() -> dict[str, str]:
-    """Give the commit this code is at, if it is a checkout."""
-    try:
-        folder = Path(__file__).parent
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"mlflow.source.git.commit": done.stdout.strip()}

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.data.batch import Batch
 from pipeline.data.covariates import Covariate
+from pipeline.mlflow_view.views import page_of_run
 from pipeline.model_file import load_model, save_model
 from pipeline.models.families import build_model
 from pipeline.registry import _load_pyfunc, register
@@ -102,11 +103,48 @@ def test_killed_while_registering(put, tracker, monkeypatch, alias_set):
 
 def test_registered_by_the_tracker(put, tracker, model_url):
     run = tracker.start("by the tracker", "study")
-    tracker.register(run, model_url, put.name, crps=0.5, scored_on="f")
+    tracker.register(run, model_url, put.name, crps=0.5, scored_on="f", interval=(0.4, 0.75))
     assert tracker.flush(60)
     assert tracker.registered(run) == f"models:/{put.name}@champion"
     found = tracker.client.get_model_version_by_alias(put.name, "champion")
     assert (found.run_id, found.tags["test_crps"]) == (tracker.run_id(run), "0.5")
+    spec = load_model(model_url).spec
+    assert found.tags.items() >= {
+        "pair": str(spec.pair), "beta": repr(spec.parameters.beta), "context": str(spec.parameters.context),
+        "test_crps_low": "0.4", "test_crps_high": "0.75",
+    }.items()  # fmt: skip
+    assert found.description.startswith(f"{spec.parameters}; test CRPS 0.5 (90 %: 0.4 to 0.75) ")
+    assert f"[study]({page_of_run(tracker.experiment_id, tracker.run_id(run))})" in found.description
+
+
+def test_a_registered_model_is_described_by_its_champion(put, tracker):
+    put(0.5)
+    put(0.6)
+    text = tracker.client.get_registered_model(put.name).description
+    assert text.startswith("Champion is version 1: ")
+    assert "test CRPS 0.5 " in text
+    assert f'load_model("models:/{put.name}@champion")' in text
+    put(0.4)
+    text = tracker.client.get_registered_model(put.name).description
+    assert text.startswith("Champion is version 3: ")
+    assert "test CRPS 0.4 " in text
+    assert "test_crps_low" not in tracker.client.get_model_version(put.name, "3").tags
+
+
+def test_what_a_person_says_of_a_model_stays(put, tracker):
+    put(0.5)
+    tracker.client.update_registered_model(put.name, "mine")
+    put(0.4)
+    assert tracker.client.get_registered_model(put.name).description == "mine"
+
+
+def test_an_interval_that_cannot_be_had_is_left_out(put, tracker, model_url):
+    run = tracker.start(f"{put.name} few blocks", "study")
+    tracker.register(run, model_url, put.name, crps=0.5, scored_on="f", interval=(0.4, float("nan")))
+    assert tracker.flush(60)
+    found = tracker.client.get_model_version_by_alias(put.name, "champion")
+    assert "test_crps_high" not in found.tags
+    assert "90 %" not in found.description
 
 
 def test_a_server_in_trouble_promotes_nothing(put, tracker, monkeypatch):

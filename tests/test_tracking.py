@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from mlflow.entities import ViewType
 
 from pipeline import UserError
-from pipeline.tracking import KEY, PARENT, SWEEP, Tracker
+from pipeline.mlflow_view.views import VALUES, View, page_of_run, page_of_view
+from pipeline.tracking import KEY, NOTE, PARENT, ROLE, SWEEP, TrackedData, Tracker
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,6 +92,95 @@ def test_a_run_and_its_child(reopen):
     folder = Path(top.info.artifact_uri.removeprefix("file://"))
     assert (folder / "notes" / "table.txt").read_text() == "rain: \u2265 1 mm/h\n"
     assert (folder / "figures" / "one.png").read_bytes() == bytes(range(256))
+
+
+RAIN = TrackedData("rain", "0123abcd", '{"url": "u"}', "{}", '{"gaps": 0}')
+
+
+def test_the_data_of_all_runs_from_now_on(reopen):
+    tracker = reopen()
+    before = tracker.start("before", "run")
+    tracker.use_data(RAIN)
+    after = [tracker.start(key, "run") for key in ("a", "b", "a")]  # one of them twice
+    for key in after:
+        (given,) = run_of(tracker, key).inputs.dataset_inputs
+        assert (given.dataset.name, given.dataset.digest) == ("rain", "0123abcd")
+        assert (given.dataset.source, given.dataset.profile) == ('{"url": "u"}', '{"gaps": 0}')
+        assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+    assert run_of(tracker, before).inputs.dataset_inputs == []
+
+
+def test_links_of_a_note(reopen):
+    """They are known when the note is delivered, and lead to runs of other sweeps too."""
+    other = reopen("another sweep")
+    other.start("another/study", "study")
+    assert other.flush(20)
+    tracker = reopen()
+    study = tracker.start("s/4x2", "study", tags={NOTE: "[itself](run:s/4x2)"})
+    assert run_of(tracker, study).data.tags[NOTE] == "itself"  # it had no page yet
+    text = (
+        "[one](run:s/4x2) [two](run:another/study) [gone](run:no/such) [v](view:k) [m](model:n) [x](http://y)"
+    )
+    tracker.note(study, text)
+    here = tracker.experiment_id
+    one, two = (page_of_run(here, run) for run in (tracker.run_id(study), other.run_id("another/study")))
+    assert run_of(tracker, study).data.tags[NOTE] == (
+        f"[one]({one}) [two]({two}) gone [v]({page_of_view(here, 'k')}) [m](#/models/n) [x](http://y)"
+    )
+    assert tracker.page(study) == f"http://127.0.0.1:5000/{one}"
+    assert tracker.page("no/such") is None
+
+
+def test_views_and_the_experiments_note_stay_as_a_person_left_them(reopen):
+    tracker = reopen()
+    experiment = tracker.experiment_id
+    tracker.client.set_experiment_tag(experiment, NOTE, "mine")
+    view = View("k", "metrics.m > 0", "metrics.m", ("metrics.m",))
+    where = f"http://127.0.0.1:5000/{page_of_view(experiment, 'k')}"
+    assert tracker.view(view) == where
+    tracker.end(tracker.start("s", "sweep s", tags={ROLE: "sweep"}), "FINISHED")
+    assert tracker.flush(20)
+    tags = tracker.client.get_experiment(experiment).tags
+    assert tags[NOTE] == "mine"
+    assert json.loads(tags[view.tag])["searchFilter"] == "metrics.m > 0"
+    assert json.loads(json.loads(tags[VALUES.tag])["state"])["searchFilter"] == VALUES.filter
+    tracker.client.set_experiment_tag(experiment, view.tag, "changed")
+    tracker.view(view)
+    assert tracker.flush(20)
+    assert tracker.client.get_experiment(experiment).tags[view.tag] == "changed"
+
+
+def test_an_experiment_says_how_to_read_it(reopen):
+    tracker = reopen()
+    tracker.start("k", "trial", tags={ROLE: "trial"})
+    assert tracker.flush(20)
+    assert NOTE not in tracker.client.get_experiment(tracker.experiment_id).tags
+    tracker.start("e", "evaluation", tags={ROLE: "evaluation"})
+    assert tracker.flush(20)
+    note = tracker.client.get_experiment(tracker.experiment_id).tags[NOTE]
+    assert f"({page_of_view(tracker.experiment_id, VALUES.key)})" in note
+
+
+@pytest.mark.parametrize("role", ["sweep", "training"])
+def test_the_machine_is_watched_while_a_run_is_open(reopen, role):
+    tracker = reopen()
+    run = tracker.start("s", "run", tags={ROLE: role})
+    tracker.start("t", "trial", tags={ROLE: "trial"})
+    deadline = time.monotonic() + 30
+    while "system/cpu_utilization_percentage" not in run_of(tracker, run).data.metrics:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    tracker.end(run, "FINISHED")
+    assert not any(thread.name == "system-metrics" for thread in threading.enumerate())
+    assert not any(name.startswith("system/") for name in run_of(tracker, "t").data.metrics)
+
+
+def test_a_closed_tracker_watches_nothing(reopen):
+    tracker = reopen()
+    tracker.start("s", "run", tags={ROLE: "sweep"})
+    assert any(thread.name == "system-metrics" for thread in threading.enumerate())
+    tracker.close()
+    assert not any(thread.name == "system-metrics" for thread in threading.enumerate())
 
 
 def test_what_is_not_finite_is_left_out(reopen):
@@ -269,10 +360,13 @@ def test_delivered_twice_is_as_once(reopen, tmp_path):
     kept = []
     put = tracker._outbox.put
     tracker._outbox.put = lambda record: (kept.append(record), put(record))
+    tracker.use_data(RAIN)
     run = tracker.start("k", "run", params={"p": 1})
     for step in range(3):
         tracker.metrics(run, {"m": step}, step)
     tracker.tag(run, {"a": "b"})
+    tracker.note(run, "[k](run:k)")
+    tracker.view(VALUES)
     tracker.text(run, "a.txt", "text")
     tracker.end(run, "FAILED")
     before = run_of(tracker, run)

@@ -1,17 +1,46 @@
-"""Whether one model beats another on the same windows, by a paired block bootstrap."""
+"""How sure the CRPS of a trial or a final model is, and whether one beats another: a paired block bootstrap.
+
+From statistics window by window, as `evaluate` gives them; of any metric from sums by block: `intervals`.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.config import ScoringSettings
+from pipeline.data.windows import Windows
+from pipeline.evaluation.blocks import block_of
+from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.statistics import Statistics
 
-_FEWEST_BLOCKS = 5
+FEWEST_BLOCKS = 5
+"""With fewer there is no interval."""
+
+_LEVEL = 0.9
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where the CRPS would lie with other weather of the same kind.
+
+    Attributes
+    ----------
+    low, high : float
+        In the field's units; NaN with fewer than 5 blocks.
+    level : float
+        Share of the resamples inside.
+    blocks : int
+        How many blocks of windows were drawn from.
+    """
+
+    low: float
+    high: float
+    level: float
+    blocks: int
 
 
 @dataclass(frozen=True)
@@ -37,27 +66,6 @@ class Difference:
     def decided(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
-
-
-def block_of(places: np.ndarray, frames: int, pixels: int) -> Tensor:
-    """Give each window's block: windows in the same box of time and space are drawn together.
-
-    Neighbouring windows see the same rain, so drawing each by itself would make intervals too narrow.
-
-    Parameters
-    ----------
-    places : ndarray
-        (N, 3): first fine frame, row and column, as `Windows.places`.
-    frames, pixels : int
-        Size of a block in time, and in both directions of space.
-
-    Returns
-    -------
-    Tensor
-        (N,), int64, from 0 without a gap.
-    """
-    boxes = np.asarray(places) // np.array([frames, pixels, pixels])
-    return torch.from_numpy(np.unique(boxes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64))
 
 
 def crps_difference(
@@ -98,18 +106,41 @@ def crps_difference(
     sums = torch.zeros(2, count, dtype=torch.float64)
     sums.index_add_(1, blocks, torch.stack([reference.crps, tuned.crps]))
     value = _ratio(*sums.sum(dim=1)).item()
-    if count < _FEWEST_BLOCKS:
+    if count < FEWEST_BLOCKS:
         return Difference(value, math.nan, math.nan, count)
     drawn = torch.randint(count, (resamples, count), generator=generator)
     values = _ratio(sums[0][drawn].sum(dim=1), sums[1][drawn].sum(dim=1))
-    tail = _expanded_tail((1 - level) / 2, count)
+    tail = expanded_tail((1 - level) / 2, count)
     # Outwards to a resample, not between two: a perfect tuned model makes some infinite.
     low = torch.quantile(values, tail, interpolation="lower").item()
     high = torch.quantile(values, 1 - tail, interpolation="higher").item()
     return Difference(value, low, high, count)
 
 
-def _expanded_tail(tail: float, count: int) -> float:
+def crps_interval(evaluation: Evaluation, windows: Windows, scoring: ScoringSettings, seed: int) -> Interval:
+    """Give the interval of the ensemble's CRPS by a bootstrap over blocks of windows.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    windows : Windows
+        That were scored.
+    scoring : ScoringSettings
+        Size of the blocks, number of resamples.
+    seed : int
+    """
+    statistics = evaluation.statistics
+    blocks = block_of(windows.places, scoring.block_frames, scoring.block_patches * windows.patch)
+    # The CRPS is a ratio of sums, like the comparison of two models: here to one that is off by 1 everywhere.
+    unit = replace(statistics, crps=statistics.weight)
+    generator = torch.Generator().manual_seed(seed)
+    ratio = crps_difference(
+        statistics, unit, blocks, resamples=scoring.resamples, generator=generator, level=_LEVEL
+    )
+    return Interval(1 + ratio.low, 1 + ratio.high, _LEVEL, ratio.blocks)
+
+
+def expanded_tail(tail: float, count: int) -> float:
     """Give the tail whose normal quantile is the Student-t one of `count` blocks, times sqrt(n / (n - 1))."""
     from scipy.stats import norm, t
 

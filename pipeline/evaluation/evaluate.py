@@ -26,7 +26,7 @@ _Accumulators = tuple[ScoreAccumulator, dict[str, DeterministicAccumulator]]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ModelScores:
     """Scores of a model and of what it must beat, on the same pixels.
 
     Attributes
@@ -35,15 +35,12 @@ class Evaluation:
     mean : DeterministicScores
         Of the model's conditional mean alone.
     nearest, bicubic : DeterministicScores
-    statistics : Statistics
-        The ensemble's sums per window, in the order of the windows.
     """
 
     ensemble: EnsembleScores
     mean: DeterministicScores
     nearest: DeterministicScores
     bicubic: DeterministicScores
-    statistics: Statistics
 
     @property
     def crps_skill(self) -> float:
@@ -57,6 +54,19 @@ class Evaluation:
             scores: DeterministicScores = getattr(self, name)
             metrics |= {f"{name}_mae": scores.mae, f"{name}_rmse": scores.rmse}
         return metrics
+
+
+@dataclass(frozen=True)
+class Evaluation(ModelScores):
+    """Scores, and what they come from.
+
+    Attributes
+    ----------
+    statistics : Statistics
+        The ensemble's sums per window, in the order of the windows.
+    """
+
+    statistics: Statistics
 
 
 @torch.no_grad()

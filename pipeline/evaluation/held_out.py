@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import yaml
 
 from pipeline.config import Config, SplitSettings
-from pipeline.data.batch import Batch
 from pipeline.data.covariates import Covariate, Covariates
 from pipeline.data.manifest import StoreInfo
 from pipeline.data.pair_data import PairData
@@ -20,11 +18,11 @@ from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows, check_divides
 from pipeline.errors import UserError
 from pipeline.model_file import load_card, load_model
-from pipeline.models.family import SuperResolutionModel
+from pipeline.models.family import ModelSpec, SuperResolutionModel
 
 HeldOutSplit = Literal["validation", "test"]
 
-_RELEVANT = {"preset", "seed", "data", "model", "sampling", "scoring"}
+_RELEVANT = {"preset", "seed", "data", "model", "sampling", "scoring", "evaluation"}
 
 
 @dataclass(frozen=True)
@@ -220,17 +218,17 @@ def _room_for_context(
     return segments, longest
 
 
-def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split: HeldOutSplit) -> Windows:
-    """Give the windows of a split that the model is scored on, with its covariates and their numbers.
+def held_out_data(saved: SavedModel, store: FieldStore, config: Config) -> PairData:
+    """Give a store's data as a model sees them: with its transform, its covariates and their numbers.
 
     Raises
     ------
     UserError
-        If the store is too short for the model's context, or no window is valid and wet enough.
+        If the store is too short for the model's context.
     """
     spec = saved.model.spec
     segments, longest = _room_for_context(saved, store.info, config)
-    prepared = PairData(
+    return PairData(
         store,
         spec.pair,
         longest,
@@ -240,34 +238,9 @@ def held_out_windows(saved: SavedModel, store: FieldStore, config: Config, split
         settings=config.data,
         segments=segments,
     )
-    return prepared.scored_windows(split, spec.parameters.context, config.scoring, config.seed)
 
 
-@dataclass(frozen=True)
-class CountedWindows(Windows):
-    """Windows that tell how many of them are done.
-
-    Attributes
-    ----------
-    tell : callable
-        Called with the number of windows of a batch when the next one is asked for.
-    """
-
-    tell: Callable[[int], None] = field(kw_only=True)
-
-    @classmethod
-    def over(cls, windows: Windows, advance: Callable[[int], None]) -> CountedWindows:
-        """Count windows with `advance`."""
-        asked = 0
-
-        def tell(amount: int) -> None:
-            nonlocal asked
-            advance(asked)
-            asked = amount
-
-        return cls(**{one.name: getattr(windows, one.name) for one in fields(windows)}, tell=tell)
-
-    def batch(self, indices: np.ndarray | list[int], symmetries: Sequence[int] | None = None) -> Batch:
-        """Read windows and coarsen them, see `Windows.batch`; those of the call before are done."""
-        self.tell(len(indices))
-        return super().batch(indices, symmetries)
+def seen_by(spec: ModelSpec, windows: Windows) -> Windows:
+    """Give windows with the context of a model, and its covariates with their numbers."""
+    covariates = Covariates(spec.statics, spec.dynamics)
+    return replace(windows.with_context(spec.parameters.context), covariates=covariates)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from pipeline.evaluation.measures.metric import ratio
+from pipeline.evaluation.measures.pixel import spread_skill
 from pipeline.evaluation.spectra import SpectralStatistics, log_spectral_distance, spectral_statistics
 from pipeline.evaluation.statistics import (
     ConservationStatistics,
@@ -50,8 +52,9 @@ def spread_skill_ratio(statistics: Statistics) -> float:
     et al. (2014, doi:10.1175/JHM-D-14-0008.1) show it must be. 0 / 0 (all dry, and foreseen so) gives 1.
     """
     m = statistics.members
-    spread = math.sqrt((m + 1) / m * statistics.mean("variance"))
-    return _ratio(spread, rmse(statistics), both_zero=1.0)
+    spread = torch.tensor((m + 1) / m * statistics.mean("variance"), dtype=torch.float64)
+    squared_error = torch.tensor(statistics.mean("squared_error"), dtype=torch.float64)
+    return spread_skill(spread, squared_error).item()
 
 
 def crps_skill(crps: float, reference: float) -> float:
@@ -102,9 +105,8 @@ def conservation_cell(statistics: ConservationStatistics) -> float:
 
 
 def _ratio(numerator: float, denominator: float, *, both_zero: float) -> float:
-    if denominator != 0:
-        return numerator / denominator
-    return both_zero if numerator == 0 else numerator * math.inf  # a product, which keeps a NaN
+    above, below = (torch.tensor(value, dtype=torch.float64) for value in (numerator, denominator))
+    return ratio(above, below, both_zero=both_zero).item()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.statistics import PerWindow
+from pipeline.evaluation.statistics import PerWindow, double
 
 _FLOOR = 1e-6
 """Power below this share of the truth's largest counts as this: -60 dB, far below what a gauge could see."""
@@ -48,10 +48,10 @@ def radial_spectrum(fields: Tensor) -> Tensor:
     Tensor
         (..., N // 2), float64, in the fields' units squared.
     """
-    side = fields.shape[-1]
+    side, fields = fields.shape[-1], double(fields)
     taper = torch.hann_window(side, dtype=torch.float64, device=fields.device)
     taper = taper / taper.square().mean().sqrt()
-    window, fields = taper[:, None] * taper, fields.double()
+    window = taper[:, None] * taper
     mean = (fields * window).sum(dim=(-2, -1), keepdim=True) / window.sum()
     power = torch.fft.fft2((fields - mean) * window).abs().square() / side**4
     ring = _rings(side).to(fields.device)
@@ -88,16 +88,30 @@ def spectral_statistics(members: Tensor, truth: Tensor, mask: Tensor) -> Spectra
 
 
 def log_spectral_distance(statistics: SpectralStatistics) -> float:
-    """Root mean square over wavenumbers of the ratio of the two spectra, in dB; 0 is perfect.
+    """Give the distance of the spectra summed over all windows, see `spectral_distance`, in dB."""
+    return spectral_distance(statistics.truth.sum(dim=0), statistics.members.sum(dim=0)).item()
 
-    LSD = sqrt(mean_k (10 log10(P_truth(k) / P_members(k)))^2), with the spectra summed over all windows.
-    Power below -60 dB of the truth's largest counts as that much, so a field without small scales has a
-    finite distance, and dry fields foreseen as dry have none. If the truth has no power at all, the members'
-    largest stands in for its. A NaN gives NaN.
+
+def spectral_distance(truth: Tensor, members: Tensor) -> Tensor:
+    """Root mean square over wavenumbers of the ratio of two spectra, in dB; 0 is perfect.
+
+    LSD = sqrt(mean_k (10 log10(P_truth(k) / P_members(k)))^2). Power below -60 dB of the truth's largest
+    counts as that much, so a field without small scales has a finite distance, and dry fields foreseen as dry
+    have none. If the truth has no power at all, the members' largest stands in for its. A NaN gives NaN.
+
+    Parameters
+    ----------
+    truth, members : Tensor
+        (..., K), power per wavenumber.
+
+    Returns
+    -------
+    Tensor
+        (...), in dB.
     """
-    truth, members = statistics.truth.sum(dim=0), statistics.members.sum(dim=0)  # (K,)
-    floor = _FLOOR * (truth.max() if truth.max() > 0 else members.max())
-    if floor == 0:
-        return 0.0
-    decibel = 10 * torch.log10(truth.clamp_min(floor) / members.clamp_min(floor))
-    return decibel.square().mean().sqrt().item()
+    largest, drawn = truth.amax(dim=-1, keepdim=True), members.amax(dim=-1, keepdim=True)
+    floor = _FLOOR * torch.where(largest > 0, largest, drawn)
+    decibel = 10 * torch.log10(truth.maximum(floor) / members.maximum(floor))
+    distance = decibel.square().mean(dim=-1).sqrt()
+    dry = (largest == 0) & (drawn == 0)
+    return torch.where(dry.squeeze(-1), 0.0, distance)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.coarsen import block_sum, spread
+from pipeline.evaluation.sorting import sort_members
 from pipeline.factors import FactorPair
 
 
@@ -144,7 +145,7 @@ def fair_crps_per_pixel(members: Tensor, truth: Tensor) -> Tensor:
         raise ValueError(f"the fair CRPS needs at least 2 members, not {size}")
     # Sorted distances instead of sorted values: the weights below sum to 0, so the result is the same, and
     # large values that lie close together do not cancel in float32.
-    distance = (members - truth.unsqueeze(1)).sort(dim=1).values
+    distance = sort_members(members - truth.unsqueeze(1))
     rank = torch.arange(1, size + 1, device=members.device, dtype=distance.dtype)
     weights = (2 * rank - size - 1) / (size * (size - 1))
     return distance.abs().mean(dim=1) - torch.einsum("m,bm...->b...", weights, distance)
@@ -168,7 +169,7 @@ def ensemble_statistics(members: Tensor, truth: Tensor, mask: Tensor) -> Statist
         A NaN at a valid pixel is a bug upstream: it is not hidden and makes that window's sums NaN.
     """
     _check_shapes(members[:, 0], truth, mask)
-    members, truth = _fill(members, mask.unsqueeze(1)), _fill(truth, mask)
+    members, truth = filled(members, mask.unsqueeze(1)), filled(truth, mask)
     return _sums(
         mask,
         error=members.mean(dim=1) - truth,
@@ -189,7 +190,7 @@ def deterministic_statistics(field: Tensor, truth: Tensor, mask: Tensor) -> Stat
         (B, T, H, W), bool, True = valid.
     """
     _check_shapes(field, truth, mask)
-    error = _fill(field, mask) - _fill(truth, mask)
+    error = filled(field, mask) - filled(truth, mask)
     return _sums(mask, error=error, crps=error.abs(), variance=torch.zeros_like(error), members=1)
 
 
@@ -225,9 +226,9 @@ def conservation_statistics(
     _check_shapes(members[:, 0], members[:, 0], mask)
     _check_shapes(coarse, coarse, coarse_mask)
     counted = mask & spread(coarse_mask.unsqueeze(1), pair)  # (B, T, H, W)
-    kept = block_sum(_double(_fill(members, counted.unsqueeze(1))), pair).squeeze(2)  # (B, M, h, w)
-    known = _double(_fill(coarse, coarse_mask)).unsqueeze(1)
-    wanted = block_sum(_double(counted), pair) * known  # (B, 1, h, w)
+    kept = block_sum(double(filled(members, counted.unsqueeze(1))), pair).squeeze(2)  # (B, M, h, w)
+    known = double(filled(coarse, coarse_mask)).unsqueeze(1)
+    wanted = block_sum(double(counted), pair) * known  # (B, 1, h, w)
     tile = (kept.sum(dim=(2, 3)) - wanted.sum(dim=(2, 3))).abs()  # (B, M)
     return ConservationStatistics(
         amount=wanted.sum(dim=(1, 2, 3)).cpu(),
@@ -237,31 +238,31 @@ def conservation_statistics(
     )
 
 
-def _sums(mask: Tensor, *, error: Tensor, crps: Tensor, variance: Tensor, members: int) -> Statistics:
-    def total(values: Tensor) -> Tensor:
-        # The fill at masked pixels cancels in every statistic, so no second masking is needed.
-        return _double(values).sum(dim=(1, 2, 3)).cpu()
-
-    return Statistics(
-        weight=total(mask),
-        absolute_error=total(error.abs()),
-        squared_error=total(_double(error) ** 2),
-        error=total(error),
-        crps=total(crps),
-        variance=total(variance),
-        members=members,
-    )
-
-
-def _fill(values: Tensor, mask: Tensor) -> Tensor:
+def filled(values: Tensor, mask: Tensor) -> Tensor:
     """Put 0 at masked values (a product with the mask would keep a NaN); half precision becomes float32."""
     dtype = torch.promote_types(values.dtype, torch.float32)
     return torch.where(mask, values.to(dtype), 0.0)
 
 
-def _double(values: Tensor) -> Tensor:
-    # Apple's MPS has no float64, so sums are made on the CPU there.
+def double(values: Tensor) -> Tensor:
+    """Give float64, on the same device if it has that; Apple's MPS has not: on the CPU then."""
     return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def _sums(mask: Tensor, *, error: Tensor, crps: Tensor, variance: Tensor, members: int) -> Statistics:
+    def total(values: Tensor) -> Tensor:
+        # The fill at masked pixels cancels in every statistic, so no second masking is needed.
+        return double(values).sum(dim=(1, 2, 3)).cpu()
+
+    return Statistics(
+        weight=total(mask),
+        absolute_error=total(error.abs()),
+        squared_error=total(double(error) ** 2),
+        error=total(error),
+        crps=total(crps),
+        variance=total(variance),
+        members=members,
+    )
 
 
 def _check_shapes(field: Tensor, truth: Tensor, mask: Tensor) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from pipeline.data.manifest import StoreInfo
-from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.interval import Interval
+from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.evaluate import ModelScores
 from pipeline.models.family import ModelSpec
 
 _LEGEND = """\
@@ -14,7 +14,7 @@ The CRPS of a field without uncertainty is its MAE; MAE, RMSE and bias of the en
 Skill: 1 - CRPS / bicubic. Conservation: relative error of the amount of rain that is kept."""
 
 
-def scores_table(spec: ModelSpec, info: StoreInfo, split: str, found: Evaluation, interval: Interval) -> str:
+def scores_table(spec: ModelSpec, info: StoreInfo, split: str, found: ModelScores, interval: Interval) -> str:
     """Lay the scores of a model out as text.
 
     Parameters
@@ -23,7 +23,7 @@ def scores_table(spec: ModelSpec, info: StoreInfo, split: str, found: Evaluation
     info : StoreInfo
         Of the store that was scored on.
     split : str
-    found : Evaluation
+    found : ModelScores
     interval : Interval
         Of the CRPS.
     """
@@ -58,7 +58,7 @@ def scores_table(spec: ModelSpec, info: StoreInfo, split: str, found: Evaluation
     )
 
 
-def _facts(found: Evaluation, interval: Interval) -> dict[str, str]:
+def _facts(found: ModelScores, interval: Interval) -> dict[str, str]:
     ensemble = found.ensemble
     ends = f"{interval.low:.4f} to {interval.high:.4f}"
     if math.isnan(interval.low):

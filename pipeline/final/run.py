@@ -10,22 +10,24 @@ from pipeline.code_version import code_version
 from pipeline.data.dataset import open_dataset
 from pipeline.data.store import FieldStore
 from pipeline.errors import GaveUpError
-from pipeline.evaluation.interval import crps_interval
+from pipeline.evaluation.bootstrap import crps_interval
 from pipeline.evaluation.table import scores_table
 from pipeline.files import join, reached, write_bytes
+from pipeline.final.note import training_note
 from pipeline.final.observer import TrainingObserver
 from pipeline.final.plan import TrainingPlan
 from pipeline.final.work import LABEL, Trained, Work
+from pipeline.mlflow_view.views import VALUES
 from pipeline.model_file import add_scores, load_card
 from pipeline.models.family import ModelSpec
 from pipeline.progress import progress
 from pipeline.recording import recorded
-from pipeline.tracking import Tracker, check_reachable, how_to_look, tracking_uri
+from pipeline.tracking import NOTE, ROLE, TrackedData, Tracker, check_reachable, how_to_look, tracking_uri
 from pipeline.training.distributed import run_on_workers
 from pipeline.tuning.kept import output_id, without_addresses
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.plan import registered_name, scored_on
-from pipeline.tuning.runs import run_params
+from pipeline.tuning.runs import pair_tags, recipe_metrics, run_params
 from pipeline.tuning.scoring import checked, prepared, showcase
 from pipeline.tuning.trial import Point, TrialJob
 
@@ -56,7 +58,7 @@ def run_training(plan: TrainingPlan) -> None:
         run, job = f"{name}/training", TrialJob(without_addresses(config), store, name, final=True)
         if _is_done(plan, job, tracker, run):
             return
-        _start_run(tracker, run, plan)
+        _start_run(tracker, run, plan, store)
         trained = _train(tracker, run, plan, replace(job, cpus=workers.cpus), spec)
         _report(plan, store, tracker, run, trained, spec)
 
@@ -102,18 +104,22 @@ def _train(tracker: Tracker, run: str, plan: TrainingPlan, job: TrialJob, spec: 
     return trained
 
 
-def _start_run(tracker: Tracker, run: str, plan: TrainingPlan) -> None:
-    pair, parameters = plan.pair, plan.parameters
+def _start_run(tracker: Tracker, run: str, plan: TrainingPlan, store: FieldStore) -> None:
+    pair, parameters, info = plan.pair, plan.parameters, store.info
+    tracker.use_data(TrackedData.of(store))
     tracker.start(
         run,
-        f"{pair} training beta {parameters.beta:.3g} L {parameters.context}",
+        f"{pair} final",
         tags={
-            "finescale.role": "training",
-            "finescale.pair": str(pair),
+            ROLE: "training",
+            **pair_tags(pair),
             "finescale.origin": plan.entry.origin.value,
+            "finescale.conservation": str(parameters.conservation),
+            NOTE: training_note(plan, info.name, info.units, None, None),
         },
         params={**run_params(pair, parameters), "batch": plan.config.training.batch},
     )
+    tracker.metrics(run, recipe_metrics(parameters))
     tracker.text(run, "config.yaml", environment.without_secrets(plan.config.to_yaml()))
 
 
@@ -124,22 +130,26 @@ def _report(
     assert outcome.model_url is not None  # a final training is not pruned, and its divergence is an error
     scores = {f"test_{name}": value for name, value in test.as_metrics().items()}
     add_scores(outcome.model_url, scores)
+    windows = prepared(config, store, plan.pair).scored_windows("test", 1, config.scoring, config.seed)
+    interval = crps_interval(test, windows, config.scoring, config.seed)
+    scores |= {"test_crps_low": interval.low, "test_crps_high": interval.high}
+    name = registered_name(store, plan.pair) if config.tracking.register_models else None
     tracker.metrics(run, {f"validation_{name}": value for name, value in outcome.metrics.items()} | scores)
     png = showcase(config, store, outcome.model_url)
     write_bytes(join(outcome.model_url, "wettest.png"), png)
     tracker.artifact(run, "figures/wettest.png", png)
     tracker.tag(run, {"finescale.model": outcome.model_url})
-    if config.tracking.register_models:
+    tracker.note(run, training_note(plan, store.info.name, store.info.units, scores, name))
+    if name:
         tracker.register(
             run,
             outcome.model_url,
-            registered_name(store, plan.pair),
+            name,
             crps=test.ensemble.crps,
             scored_on=scored_on(config, store),
+            interval=(interval.low, interval.high),
         )
     tracker.end(run, "FINISHED")
-    windows = prepared(config, store, plan.pair).scored_windows("test", 1, config.scoring, config.seed)
-    interval = crps_interval(test, windows, config.scoring, config.seed)
     print(f"\n{scores_table(spec, store.info, 'test', test, interval)}\n")
     delivered = tracker.flush(config.tracking.patience)
     print(f"model: {outcome.model_url}")
@@ -147,4 +157,7 @@ def _report(
         print(f"registered: {tracker.registered(run)}")
     if not delivered:
         print("MLflow does not answer: what it lacks is kept, the same command delivers it")
+    if page := tracker.page(run):
+        print(f"its run, in MLflow: {page}")
+    print(f"beside tuned pairs and other final models: {tracker.address(VALUES)}")
     print(f"look at the run: {how_to_look(tracker.uri, config.output)}")

@@ -6,17 +6,21 @@ import torch
 
 from pipeline.environment import fetched, remotely
 from pipeline.errors import UserError
-from pipeline.evaluation.bootstrap import Difference, block_of, crps_difference
+from pipeline.evaluation.blocks import block_of
+from pipeline.evaluation.bootstrap import Difference, crps_difference, crps_interval
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, read_text, write_bytes, write_text
+from pipeline.mlflow_view.views import sweep_view, trials_view
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tracking import Status, how_to_look
 from pipeline.tuning import compare
+from pipeline.tuning.notes import CRPS_HIGH, CRPS_LOW, study_note, sweep_note
 from pipeline.tuning.pictures import pictures_of
 from pipeline.tuning.plan import plain, registered_name, scored_on
 from pipeline.tuning.recipe_fit import Observation, fit_laws
 from pipeline.tuning.results import Findings, PairResult, Rival, comparison, table, table_csv, verdict
+from pipeline.tuning.runs import recipe_metrics
 from pipeline.tuning.scoring import prepared, score_saved, showcase
 from pipeline.tuning.study import PairStudy
 from pipeline.tuning.sweep import Sweep
@@ -93,9 +97,18 @@ def _find(sweep: Sweep, job: TrialJob, *, train: bool) -> Findings:
             for name, parameters in chosen[pair].items()
             if name in models[pair]
         }
-        results.append(PairResult(pair, trial, tuned.as_metrics(), rivals, study.done, study.pruned))
+        test = tuned.as_metrics() | _interval(sweep, pair, tuned)
+        results.append(PairResult(pair, trial, test, rivals, study.done, study.pruned))
     laws = fit_laws(list(observations.values())) if observations else None
     return Findings(results, observations, laws, {pair: fetched(one) for pair, one in drawn.items()})
+
+
+def _interval(sweep: Sweep, pair: FactorPair, tuned: Evaluation) -> dict[str, float]:
+    """Say how sure the CRPS is."""
+    config = sweep.config
+    windows = prepared(config, sweep.store, pair).scored_windows("test", 1, config.scoring, config.seed)
+    interval = crps_interval(tuned, windows, config.scoring, config.seed)
+    return {CRPS_LOW: interval.low, CRPS_HIGH: interval.high}
 
 
 def _difference(sweep: Sweep, pair: FactorPair, rival: Evaluation, tuned: Evaluation) -> Difference:
@@ -116,27 +129,29 @@ def _record_study(sweep: Sweep, result: PairResult) -> None:
     """Put a pair's outcome on its run, register its model and end the run."""
     study, best, tracker = sweep.studies[result.pair], result.best, sweep.tracker
     parameters = best.parameters
-    f = parameters.conservation
+    name = registered_name(sweep.store, result.pair) if sweep.config.tracking.register_models else None
     tracker.metrics(
         study.name,
         {f"test_{name}": value for name, value in result.test.items()}
-        | {"validation_crps": best.crps, "beta": parameters.beta, "context": parameters.context}
-        | {"power": f.power, "threshold": f.threshold}
+        | {"validation_crps": best.crps}
+        | recipe_metrics(parameters)
         | {f"{_slug(name)}_test_crps": rival.crps for name, rival in result.rivals.items()}
         | {f"{_slug(name)}_loss": rival.difference.value for name, rival in result.rivals.items()},
     )
     tags = {
         "finescale.pair": str(result.pair), "finescale.best_trial": str(best.number),
-        "finescale.model": best.model_url, "finescale.conservation": str(f),
+        "finescale.model": best.model_url, "finescale.conservation": str(parameters.conservation),
     }  # fmt: skip
     tracker.tag(study.name, tags)
-    if sweep.config.tracking.register_models:
+    tracker.note(study.name, study_note(sweep.name, result, sweep.store.info.units, name))
+    if name:
         tracker.register(
             study.name,
             best.model_url,
-            registered_name(sweep.store, result.pair),
+            name,
             crps=result.test["crps"],
             scored_on=scored_on(sweep.config, sweep.store),
+            interval=(result.test[CRPS_LOW], result.test[CRPS_HIGH]),
         )
 
 
@@ -218,8 +233,13 @@ def _record_summary(sweep: Sweep, found: Findings, text: str, recipe: str) -> st
         tracker.end(sweep.studies[pair].name, _status(sweep, sweep.studies[pair]))
     tracker.tag(sweep.name, {"finescale.pairs": ",".join(map(str, sweep.studies))})
     for result in found.results:
-        scores = {f"{result.pair}_{name}": result.test[name] for name in ("crps", "crps_skill")}
+        scores = {
+            f"{result.pair}_{name}": result.test[name] for name in ("crps", CRPS_LOW, CRPS_HIGH, "crps_skill")
+        }
         tracker.metrics(sweep.name, scores)
+    info, told = sweep.store.info, {pair: _status(sweep, study) for pair, study in sweep.studies.items()}
+    tracker.view(sweep_view(sweep.name))
+    tracker.note(sweep.name, sweep_note(sweep.name, info.name, info.units, found.results, told))
     return folder
 
 
@@ -233,4 +253,9 @@ def _say_where(sweep: Sweep, found: Findings, folder: str, recipe: str) -> None:
         print(f"model of {result.pair}: {model}")
     if not delivered:
         print("MLflow does not answer: what it lacks is kept, the same command delivers it", flush=True)
+    if page := tracker.page(sweep.name):
+        print(f"best values per pair, in MLflow: {page}")
+    print(f"with all scores: {tracker.address(sweep_view(sweep.name))}")
+    for pair in sweep.studies:
+        print(f"trials of {pair}: {tracker.address(trials_view(sweep.name, pair), charts=True)}")
     print(f"compare the runs: {how_to_look(tracker.uri, sweep.config.output)}", flush=True)

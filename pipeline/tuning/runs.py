@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.tracking import Status, Tracker
+from pipeline.tracking import NOTE, ROLE, Status, Tracker
+from pipeline.tuning.notes import trial_note
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.study import PairStudy
 
@@ -29,14 +31,32 @@ def start_run(
 ) -> str:
     """Open the run of a trial, or of one that only serves to compare; gives its key."""
     pair = study.pair
-    label = f"#{number:02d}" if isinstance(number, int) else number
+    label = f"{role} {number:02d}" if isinstance(number, int) else role
     return tracker.start(
         run_key(study, number),
-        f"{pair} {label} beta {parameters.beta:.3g} L {parameters.context}",
+        run_name(pair, label, parameters),
         parent=study.name,
-        tags={"finescale.role": role, "finescale.pair": str(pair)},
+        tags={
+            ROLE: role,
+            **pair_tags(pair),
+            NOTE: trial_note(study.name, pair, number, parameters),
+        },
         params={**run_params(pair, parameters), "trial": number},
     )
+
+
+def run_name(pair: FactorPair, what: str, parameters: ScaleParameters) -> str:
+    """Name a run for people: `4x2 trial 07 · beta 0.0139 L 5 x/cell`."""
+    f = str(parameters.conservation).replace(" - ", "-").replace(", ", "/")
+    return f"{pair} {what} · beta {parameters.beta:.3g} L {parameters.context} {f}"
+
+
+def pair_tags(pair: FactorPair) -> dict[str, str]:
+    """Give the tags that runs of a pair are found by."""
+    return {
+        "finescale.pair": str(pair),
+        "finescale.factors": f"{pair.space}x in space, {pair.time}x in time",
+    }
 
 
 def run_params(pair: FactorPair, parameters: ScaleParameters) -> dict[str, Any]:
@@ -49,6 +69,18 @@ def run_params(pair: FactorPair, parameters: ScaleParameters) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def recipe_metrics(parameters: ScaleParameters) -> dict[str, float]:
+    """Give the values as metrics, which a table formats and a chart scales; beta's logarithm too.
+
+    A parallel-coordinates chart has no logarithmic axes, and beta is searched over two orders of magnitude.
+    """
+    f = parameters.conservation
+    return {
+        "beta": parameters.beta, "log10_beta": math.log10(parameters.beta),
+        "context": parameters.context, "power": f.power, "threshold": f.threshold,
+    }  # fmt: skip
+
+
 def end_run(tracker: Tracker, study: PairStudy, number: int | str, outcome: Outcome) -> None:
     """Record a trial's outcome and end its run. MLflow has no word for pruned: KILLED, and a tag."""
     run = run_key(study, number)
@@ -57,8 +89,11 @@ def end_run(tracker: Tracker, study: PairStudy, number: int | str, outcome: Outc
         tags["finescale.model"] = outcome.model_url
     if outcome.reason:
         tags["finescale.reason"] = outcome.reason
-    tracker.metrics(run, {**outcome.metrics, "trained_steps": outcome.trained_steps})
-    tracker.tag(run, tags)
+    log10_beta = math.log10(outcome.parameters.beta)
+    tracker.metrics(
+        run, {**outcome.metrics, "trained_steps": outcome.trained_steps, "log10_beta": log10_beta}
+    )
+    tracker.tag(run, {**tags, NOTE: trial_note(study.name, study.pair, number, outcome.parameters, outcome)})
     tracker.end(run, _STATUS[outcome.state])
 
 

@@ -9,10 +9,12 @@ from pipeline import environment
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
 from pipeline.factors import FactorPair
-from pipeline.tracking import Tracker
+from pipeline.mlflow_view.views import trials_view
+from pipeline.tracking import NOTE, ROLE, TrackedData, Tracker
 from pipeline.tuning.claims import LeasedClaims, RemoteClaims
 from pipeline.tuning.kept import without_addresses
-from pipeline.tuning.runs import settle
+from pipeline.tuning.notes import open_study_note, sweep_note
+from pipeline.tuning.runs import pair_tags, settle
 from pipeline.tuning.study import PairStudy
 from pipeline.tuning.trial import TrialJob
 
@@ -45,17 +47,27 @@ class Sweep:
 
     def start_runs(self) -> None:
         """Open the runs of the sweep and its studies; those of ended trials are made to say so."""
-        self._start_run(self.name, "sweep", f"sweep {self.name}", {})
+        self.tracker.use_data(TrackedData.of(self.store))
+        new = self.tracker.status(self.name) is None
+        self._start_run(self.name, "sweep", f"sweep {self.name}", {}, {})
         config = environment.without_secrets(self.config.to_yaml())
         self.tracker.text(self.name, "config.yaml", config)
         self.found = {study.name: self.tracker.status(study.name) for study in self.studies.values()}
         for pair, study in self.studies.items():
             params = {"pair": pair, "space": pair.space, "time": pair.time}
-            self._start_run(study.name, "study", f"{pair} study", params)
+            # What an earlier start has found stays described until it is found anew.
+            note = {} if self.found[study.name] else {NOTE: open_study_note(self.name, pair)}
+            self._start_run(study.name, "study", f"{pair} study", params, {**pair_tags(pair), **note})
+            self.tracker.view(trials_view(self.name, pair))
             settle(self.tracker, study)
+        if new:
+            info, said = self.store.info, dict.fromkeys(self.studies, "no score yet")
+            self.tracker.note(self.name, sweep_note(self.name, info.name, info.units, [], said))
 
-    def _start_run(self, key: str, role: str, name: str, params: dict[str, Any]) -> None:
-        self.tracker.start(key, name, tags={"finescale.role": role}, params=params)
+    def _start_run(
+        self, key: str, role: str, name: str, params: dict[str, Any], tags: dict[str, str]
+    ) -> None:
+        self.tracker.start(key, name, tags={ROLE: role, **tags}, params=params)
 
     def trial_job(self) -> TrialJob:
         """Give what all trials have in common, with an actor that keeps their claims."""

@@ -5,8 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.coarsen import block_mean
-from pipeline.evaluation.baselines import bicubic, fill_missing, nearest
+from pipeline.data.coarsen import block_mean, spread
+from pipeline.evaluation.baselines import (
+    BASELINES,
+    bicubic,
+    bicubic_conserved,
+    bicubic_time_conserved,
+    fill_missing,
+    nearest,
+)
 from pipeline.factors import FactorPair
 
 pairs = st.builds(FactorPair, st.integers(2, 6), st.integers(1, 4)) | st.builds(
@@ -97,3 +104,66 @@ def test_a_constant_with_holes_stays_constant_by_nan_or_by_mask():
             torch.testing.assert_close(fine, torch.full_like(fine, 2.0))
     with pytest.raises(ValueError, match="differ in shape"):
         nearest(frames, pair, mask[:, -1])
+
+
+def block_means(fine, pair):
+    return block_mean(fine, torch.ones_like(fine, dtype=torch.bool), pair)[0][:, 0]
+
+
+@pytest.mark.parametrize("pair", [FactorPair(4, 1), FactorPair(1, 3), FactorPair(3, 2)])
+@pytest.mark.parametrize("units", [1.0, 1e-15])
+def test_the_conserved_ones_keep_every_coarse_value_in_any_units(pair, units):
+    generator = torch.Generator().manual_seed(3)
+    coarse = units * torch.randn(2, 3, 6, 5, generator=generator).clamp(min=0)
+    for method in (bicubic_conserved, bicubic_time_conserved):
+        fine = method(coarse, pair)
+        assert fine.shape == (2, pair.time, 6 * pair.space, 5 * pair.space)
+        assert (fine >= 0).all()
+        torch.testing.assert_close(block_means(fine, pair), coarse[:, -1], rtol=1e-5, atol=1e-6 * units)
+        torch.testing.assert_close(method(coarse / units, pair), fine / units, rtol=1e-5, atol=1e-6)
+        assert (fine[spread(coarse[:, -1:], pair) == 0] == 0).all()
+        dry = method(torch.zeros_like(coarse), pair)
+        assert (dry == 0).all()
+
+
+def test_conservation_alters_bicubic_by_a_factor_per_cell():
+    pair, coarse = FactorPair(4, 1), 0.5 + torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(4))
+    factor = bicubic_conserved(coarse, pair) / bicubic(coarse, pair)
+    cells = block_means(factor, pair).unsqueeze(1)
+    torch.testing.assert_close(factor, spread(cells, pair))
+    assert (cells - 1).abs().max() > 0.01
+
+
+def test_in_time_the_first_half_comes_from_the_frame_before_and_the_second_holds():
+    pair = FactorPair(1, 4)
+    coarse = torch.tensor([7.0, 8.0, 4.0]).view(1, 3, 1, 1)
+    fine = bicubic_time_conserved(coarse, pair).flatten()
+    wanted = torch.tensor([4 + 0.375 * 4, 4 + 0.125 * 4, 4, 4])  # shares of the frame before: 3/8, 1/8, 0, 0
+    torch.testing.assert_close(fine, wanted * 4 / wanted.mean())
+    alone = bicubic_time_conserved(coarse[:, -1:], pair)
+    torch.testing.assert_close(alone, bicubic_conserved(coarse, pair))
+
+
+def test_a_frame_before_that_is_missing_is_taken_as_the_last():
+    pair = FactorPair(2, 2)
+    coarse = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(5))
+    mask = torch.ones_like(coarse, dtype=torch.bool)
+    mask[:, 0, :, :2] = False
+    filled = torch.where(mask, coarse, coarse[:, -1:])
+    torch.testing.assert_close(
+        bicubic_time_conserved(coarse, pair, mask), bicubic_time_conserved(filled, pair)
+    )
+    assert not torch.allclose(bicubic_time_conserved(filled, pair), bicubic_conserved(coarse, pair))
+    mask[:, 0] = False
+    torch.testing.assert_close(bicubic_time_conserved(coarse, pair, mask), bicubic_conserved(coarse, pair))
+
+
+def test_every_baseline_of_the_catalogue_is_called_alike():
+    pair, coarse = FactorPair(2, 3), torch.rand(2, 2, 4, 4)
+    coarse[:, :, :2, :2] = torch.nan
+    mask = ~torch.isnan(coarse)
+    assert list(BASELINES) == ["nearest", "bicubic", "bicubic_conserved", "bicubic_time_conserved"]
+    for baseline in BASELINES.values():
+        fine = baseline(coarse, pair, mask)
+        assert fine.shape == (2, 3, 8, 8)
+        assert torch.isfinite(fine).all()

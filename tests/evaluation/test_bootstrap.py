@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation.bootstrap import Difference, block_of, crps_difference
+from pipeline.evaluation.blocks import block_of
+from pipeline.evaluation.bootstrap import Difference, crps_difference
 from pipeline.evaluation.statistics import Statistics
 
 

@@ -54,7 +54,10 @@ def test_missing_pixels_are_masked_and_dry_ones_are_not():
 
 def test_panel_of_nothing_valid_and_of_one_member():
     assert to_png(draw(FactorPair(4, 1), valid=False))
-    assert to_png(draw(FactorPair(4, 1), members=1))
+    one = draw(FactorPair(4, 1), members=1)
+    titles = [axes.get_title() for axes in one.axes if axes.get_title()]
+    assert titles[-1] == "Member 1"  # one alone has no spread
+    assert to_png(one)
 
 
 def test_png_size_and_no_global_state():

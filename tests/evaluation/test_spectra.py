@@ -164,6 +164,7 @@ def test_nan_at_a_valid_pixel_is_not_hidden(wet):
     fields = rain(2, 3, 1, 8, 8) * wet
     fields[0, 1, 0, 2, 2] = torch.nan
     assert math.isnan(distance(fields[:, 1:], fields[:, 0]))
+    assert math.isnan(distance(fields[:, :1] * 0, fields[:, 1]))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3])

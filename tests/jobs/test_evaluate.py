@@ -1,11 +1,15 @@
+import csv
 import json
+import math
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 
@@ -14,6 +18,7 @@ from pipeline.cli import run_job
 from pipeline.config import SamplingSettings, ScoringSettings
 from pipeline.config_layers import load_config
 from pipeline.data.store import write_store
+from pipeline.evaluation.bootstrap import crps_interval
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.model_file import describe_data, load_model, save_model
 
@@ -31,21 +36,34 @@ print([name for name in ("ray", "mlflow", "optuna", "torch") if name in sys.modu
 """
 
 
-@pytest.fixture
-def model(trained_like, store, tmp_path):
-    """A model as a training leaves it: its card says on which windows it was scored, and how."""
-    config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
-    data = describe_data(store, config)
-    url = str(tmp_path / "model")
-    save_model(url, trained_like(), sampling=SAMPLING, data=data, scores={"validation_windows": 5})
-    return url
+FILES = ("report.html", "scores.csv", "scores.json", "scores.parquet")
 
 
 @pytest.fixture
-def job(monkeypatch, capsys):
+def saved(trained_like, store, tmp_path):
+    """Make models as a training leaves them: the card says on which windows it was scored, and how."""
+
+    def saved(where="model", **changes):
+        config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
+        url, data = str(tmp_path / where), describe_data(store, config)
+        scores = {"validation_windows": 5, "validation_crps": 1.0}
+        save_model(url, trained_like(**changes), sampling=SAMPLING, data=data, scores=scores)
+        return url
+
+    return saved
+
+
+@pytest.fixture
+def model(saved):
+    return saved()
+
+
+@pytest.fixture
+def job(monkeypatch, capsys, tmp_path):
     """Run the job in this process; give its status and the lines on stdout and stderr."""
 
     def job(*arguments):
+        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, arguments)])
         monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
         with pytest.raises(SystemExit) as ended:
@@ -60,53 +78,152 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
 
 
-def test_the_score_of_the_training_comes_out_again(model, store, data, job):
-    shell = {name: value for name, value in os.environ.items() if not name.startswith("FINESCALE_")}
+def started(*arguments, cwd, log):
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(("FINESCALE_", "RAY_"))}
     shell["OMP_NUM_THREADS"] = "1"  # as this process computes
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, "--model", model, "--store", store.url],
-        capture_output=True, text=True, timeout=200, cwd=Path(model).parent, env=shell,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    *said, picture, loaded = done.stdout.splitlines()
+    command = [sys.executable, "-c", RUN, *map(str, arguments)]
+    with log.open("w") as out:
+        return subprocess.Popen(command, cwd=cwd, env=shell, stdout=out, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(process, log):
+    assert process.wait(timeout=200) == 0, log.read_text()[-4000:]
+    return log.read_text().splitlines()
+
+
+def scores_of(folder):
+    return json.loads((Path(folder) / "scores.json").read_text())
+
+
+def without_rounding(content):
+    """Leave out how exactly an amount is kept: a matter of rounding alone, and of the number of threads."""
+    return {name: value for name, value in content.items() if not name.startswith("conservation")}
+
+
+def test_the_score_of_the_training_comes_out_again(model, store, data, job, tmp_path):
+    log = tmp_path / "log.txt"
+    *said, report, loaded = finished(
+        started("--model", model, "--store", store.url, cwd=tmp_path, log=log), log
+    )
     assert loaded == "['torch']"
-    assert "note" not in done.stdout
+    assert "note" not in log.read_text()
     folder = Path(model) / "evaluation" / f"test-{store.info.fingerprint[:8]}"
-    assert picture == f"picture: {folder / 'panel.png'}"
-    assert files(folder) == ["panel.png", "scores.json"]
-    content = json.loads((folder / "scores.json").read_text())
+    assert report == f"report: {folder / 'report.html'}"
+    assert set(files(folder)) >= {*FILES, "figures/skill-intervals.png", "figures/event-4x2.gif"}
+    content = scores_of(folder)
 
     windows = data.scored_windows("test", 3, ScoringSettings(), seed=0)
     trained = load_model(model)
     wanted = evaluate(trained, windows, SAMPLING, batch=4, seed=0, device=torch.device("cpu"))
-    # The job may compute in more threads; how exactly an amount is kept is a matter of rounding alone.
-    scores, expected = (
-        {name: value for name, value in found.items() if not name.startswith("conservation")}
-        for found in (content["scores"], wanted.as_metrics())
-    )
+    scores, expected = (without_rounding(found) for found in (content["scores"], wanted.as_metrics()))
     assert scores == pytest.approx(expected, rel=1e-6)
+    interval = crps_interval(wanted, windows, ScoringSettings(), seed=0)
+    assert math.isnan(interval.low)
+    assert content["crps_interval"] == {"low": None, "high": None, "level": 0.9, "blocks": interval.blocks}
     assert (content["split"], content["windows"], content["seed"]) == ("test", len(windows), 0)
     assert content["sampling"] == SAMPLING.model_dump()
     assert content["data"]["fingerprint"] == store.info.fingerprint
     assert content["model"]["sha256"] == json.loads((Path(model) / "model.json").read_text())["sha256"]
     assert content["model"]["pair"] == "4x2"
     assert any(line.startswith("ensemble") and f"{wanted.ensemble.crps:.4f}" in line for line in said)
+    page = (folder / "report.html").read_text()
+    assert page.count("<img ") == len(files(folder / "figures"))
+    assert f"{wanted.ensemble.crps:.4f}" in page
 
-    before = (folder / "scores.json").read_text()
-    assert job("--model", model, "--store", store.url)[0] == 0
-    assert (folder / "scores.json").read_text() == before
-
-
-def test_split_windows_members_and_output_can_be_chosen(model, store, job, tmp_path):
-    chosen = ("--split", "validation", "--windows", "2", "--members", "4", "--seed", "1")
-    status, said, _ = job("--model", model, "--store", store.url, *chosen, "--output", tmp_path / "out")
+    before = {name: (folder / name).read_bytes() for name in (*FILES, "figures/event-4x2.gif")}
+    status, said, _ = job("--model", model, "--store", store.url)
     assert status == 0
-    assert files(tmp_path / "out") == ["panel.png", "scores.json"]
-    assert not (Path(model) / "evaluation").exists()
-    content = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert (content["split"], content["windows"], content["seed"]) == ("validation", 2, 1)
-    assert content["scores"]["members"] == content["sampling"]["members"] == 4
-    assert any("validation split, 2 windows x 4 members" in line for line in said)
+    assert "2 of 2 chunks of windows have been scored before" in said
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_several_models_and_everything_else_can_be_chosen(saved, store, job, tmp_path):
+    first, second = saved("runs/4x2/a"), saved("runs/4x2/b", beta=0.05, context=2)
+    chosen = (
+        "--split",
+        "validation",
+        "--windows",
+        3,
+        "--members",
+        4,
+        "--seed",
+        1,
+        "--set",
+        "sampling.steps=3",
+    )
+    output = tmp_path / "out"
+    flags = ("--model", first, second, "--store", store.url, *chosen, "--output", output)
+    status, said, _ = job(*flags, "--dry-run")
+    assert status == 0
+    assert said[-1] == f"nothing is scored yet in {output}"
+    assert not output.exists()
+    status, said, _ = job(*flags, "--tracking-uri", f"sqlite:///{tmp_path}/m.db")
+    assert status == 0
+    assert not (Path(first) / "evaluation").exists()
+    content = scores_of(output)["models"]
+    assert content.keys() == {"a", "b"}
+    for one in content.values():
+        assert (one["split"], one["windows"], one["seed"]) == ("validation", 3, 1)
+        assert one["scores"]["members"] == one["sampling"]["members"] == 4
+    assert content["a"]["scores"]["crps"] != content["b"]["scores"]["crps"]
+    assert content["a"]["scores"]["bicubic_mae"] == content["b"]["scores"]["bicubic_mae"]
+    assert sum("validation split, 3 windows x 4 members" in line for line in said) == 2
+    page = (output / "report.html").read_text()
+    assert "2 models, 1 factor pair" in page
+    rows = list(csv.DictReader((output / "scores.csv").read_text().splitlines()))
+    (over,) = [row for row in rows if (row["model"], row["reference"]) == ("a", "b")]
+    assert float(over["value"]) == pytest.approx(
+        1 - content["a"]["scores"]["crps"] / content["b"]["scores"]["crps"]
+    )
+
+    status, said, _ = job(*flags, "--dry-run")
+    assert status == 0
+    assert said[-3:] == [
+        f"  {name}: 1 of 1 chunks of windows are there" for name in ("references of 4x2", "a", "b")
+    ]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/m.db")
+    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert (run.data.tags["finescale.role"], run.info.status) == ("evaluation", "FINISHED")
+    assert run.data.metrics["4x2_a_fair_crps"] == content["a"]["scores"]["crps"]
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"report.html", "scores.csv"}
+
+
+def test_a_killed_job_carries_on(model, store, job, tmp_path):
+    flags = ("--model", model, "--store", store.url, "--set", "scoring.batch=2")
+    log, output = tmp_path / "log.txt", tmp_path / "out"
+    process = started(*flags, "--output", output, cwd=tmp_path, log=log)
+    for _ in range(2000):
+        if there := {path: path.stat().st_mtime_ns for path in output.rglob("*.part")}:
+            break
+        assert process.poll() is None, log.read_text()[-4000:]
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (output / "scores.json").exists()
+    status, said, _ = job(*flags, "--output", output)
+    assert status == 0
+    assert any("of 2 chunks of windows have been scored before" in line for line in said)
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert scores_of(output)["scores"]["crps"] > 0
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_workers_of_a_cluster_find_the_same_scores(saved, store, job, tmp_path):
+    models = [saved("a"), saved("b", beta=0.05)]
+    flags = ("--model", *models, "--store", store.url, "--split", "validation")
+    log = tmp_path / "log.txt"
+    workers = ("--workers", 2, "--set", "ray.cpus=2", "--output", tmp_path / "workers")
+    said = finished(started(*flags, *workers, cwd=tmp_path, log=log), log)
+    assert "'ray'" in said[-1]
+    assert job(*flags, "--output", tmp_path / "alone")[0] == 0
+    alone, workers = (scores_of(tmp_path / name)["models"] for name in ("alone", "workers"))
+    for label in ("a", "b"):
+        found, wanted = (without_rounding(of[label].pop("scores")) for of in (workers, alone))
+        assert found == pytest.approx(wanted, rel=1e-6)
+        assert workers[label].pop("crps_interval") == pytest.approx(alone[label].pop("crps_interval"))
+    assert workers == alone
+    assert {path.name for path in (tmp_path / "workers").rglob("*.part")} == {"0000000-0000005.part"}
 
 
 def test_the_embedded_rain_is_other_data(model, job, tmp_path, monkeypatch):
@@ -127,12 +244,16 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(model, store, job):
     status, said, _ = job("--model", model, "--store", store.url, "--dry-run")
     assert status == 0
     assert "patch: 24" in "\n".join(said)  # the card's; the preset has 48
-    assert "at most 64 windows of the test split of rain, 3 members each" in said[-1]
+    assert "at most 64 windows of the test split of rain, 3 members each" in said[-2]
     assert files(model) == before
 
 
-@pytest.mark.parametrize("case", ["folder", "weights", "statics", "split", "pair", "windows", "members"])
-def test_mistakes_are_one_line_and_write_nothing(case, model, store, rain, job, tmp_path):
+@pytest.mark.parametrize(
+    "case",
+    ["folder", "weights", "statics", "split", "pair", "windows", "members", "workers", "thresholds", "gpu",
+     "twice", "others"],
+)  # fmt: skip
+def test_mistakes_are_one_line_and_write_nothing(case, model, saved, store, rain, job, tmp_path):
     arguments, parts = {"--model": model, "--store": store.url}, []
     if case == "folder":
         arguments["--model"], parts = tmp_path / "nowhere", ["nowhere", "model.json"]
@@ -152,8 +273,28 @@ def test_mistakes_are_one_line_and_write_nothing(case, model, store, rain, job, 
         arguments["--windows"], parts = "many", ["scoring.test_windows = 'many'"]
     if case == "members":
         arguments["--members"], parts = 1, ["sampling.members = '1'", "command line"]
+    if case == "workers":
+        arguments["--workers"], parts = 0, ["--workers 0", "from 1 on"]
+    if case == "thresholds":
+        arguments["--set"], parts = "evaluation.thresholds=5,1", ["evaluation", "must increase"]
+    if case == "gpu":
+        arguments |= {"--workers": 1, "--device": "cuda"}
+        parts = ["--device cuda", "tuning.gpus_per_trial=0.5"]
+    if case == "twice":
+        arguments |= {"--model ": model}
+        parts = ["--model", "twice"]
+    if case == "others":
+        card = Path(model) / "model.json"
+        other = Path(saved("other"))
+        known = json.loads(card.read_text())
+        known["data"]["settings"]["min_wet"] = 0.3
+        (other / "model.json").write_text(json.dumps(known))
+        arguments |= {"--model ": other}
+        parts = ["model and other of pair 4x2", "data.min_wet is 0.1 and 0.3"]
     before = files(model)
-    status, _, complaint = job(*(part for flag in arguments.items() for part in flag))
+    status, _, complaint = job(
+        *(part.strip() if isinstance(part, str) else part for flag in arguments.items() for part in flag)
+    )
     assert status == 2
     assert len(complaint) == 1
     assert complaint[0].startswith("error: ")

@@ -194,6 +194,9 @@ class TestTraining:
         assert version.run_id == run.info.run_id
         assert run.data.metrics["test_crps"] == self.card(training)["scores"]["test_crps"]
         assert run.data.params["context"] == "4"
+        (data,) = run.inputs.dataset_inputs
+        assert data.dataset.name == "synthetic"
+        assert f"Test CRPS **{run.data.metrics['test_crps']:.4f}**" in run.data.tags["mlflow.note.content"]
         assert list((training.output / "unfinished").glob("*")) == []
 
     def test_the_same_command_again_trains_nothing(self, training):

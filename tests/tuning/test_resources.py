@@ -37,6 +37,7 @@ sys.exit(free != ray.cluster_resources())
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_all_resources_are_free_after_a_sweep(tmp_path):
     dropped = ("RAY_", "MLFLOW_", "FINESCALE_")

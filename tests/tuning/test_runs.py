@@ -1,14 +1,17 @@
 import logging
+import math
 
 import optuna
 import pytest
 
 from pipeline import FactorPair
 from pipeline.config import TuningSettings
+from pipeline.factors import Conservation, ScaleParameters, Scope
+from pipeline.mlflow_view.views import page_of_run
 from pipeline.recipe import Recipe
-from pipeline.tracking import KEY, PARENT, SWEEP, Tracker
+from pipeline.tracking import KEY, NOTE, PARENT, SWEEP, Tracker
 from pipeline.tuning.outcome import Outcome
-from pipeline.tuning.runs import end_run, run_key, settle, start_run
+from pipeline.tuning.runs import end_run, run_key, run_name, settle, start_run
 from pipeline.tuning.study import PairStudy
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -86,9 +89,13 @@ def test_a_trials_run(reopen, study):
     assert key == run_key(study, 0) == "s/4x2/0"
     run, parameters = run_of(tracker, key), proposal.parameters
     assert run.info.status == "RUNNING"
-    assert run.info.run_name == f"4x2 #00 beta {parameters.beta:.3g} L {parameters.context}"
+    assert run.info.run_name == run_name(PAIR, "trial 00", parameters)
     assert run.data.tags[PARENT] == tracker.run_id("s/4x2")
-    assert run.data.tags["finescale.role"] == "trial"
+    assert run.data.tags.items() >= {
+        "finescale.role": "trial", "finescale.pair": "4x2", "finescale.factors": "4x in space, 2x in time",
+    }.items()  # fmt: skip
+    page = f"[4x2 study]({page_of_run(tracker.experiment_id, tracker.run_id('s/4x2'))})"
+    assert run.data.tags[NOTE].startswith(f"{parameters}: **no score yet** (trial 0 of {page}")
     assert run.data.params == {
         "pair": "4x2", "space": "4", "time": "2", "trial": "0",
         "beta": str(parameters.beta), "context": str(parameters.context),
@@ -102,7 +109,21 @@ def test_a_run_that_only_serves_to_compare(reopen, study):
     key = start_run(tracker, study, "rival-1", parameters, role="rival")
     run = run_of(tracker, key)
     assert (key, run.data.tags["finescale.role"]) == ("s/4x2/rival-1", "rival")
-    assert run.info.run_name.startswith("4x2 rival-1 beta")
+    assert run.info.run_name == run_name(PAIR, "rival", parameters)
+    assert "compared with the tuned values" in run.data.tags[NOTE]
+
+
+@pytest.mark.parametrize(
+    ("conservation", "text"),
+    [
+        (Conservation(scope=Scope.CELL), "x/cell"),
+        (Conservation(power=0.7, threshold=0.016), "x^0.7-0.016/tile"),
+        (Conservation(scope=Scope.NONE), "none"),
+    ],
+)
+def test_names_of_runs(conservation, text):
+    parameters = ScaleParameters(beta=0.01394, context=5, conservation=conservation)
+    assert run_name(PAIR, "trial 07", parameters) == f"4x2 trial 07 · beta 0.0139 L 5 {text}"
 
 
 def test_ends(reopen, study):
@@ -113,8 +134,14 @@ def test_ends(reopen, study):
         end_run(tracker, study, number, outcome)
     runs = all_runs(tracker)
     check_ended(runs)
-    assert runs["s/4x2/0"].data.metrics == {"crps": 0.5, "trained_steps": 24}  # a chart shows no infinity
-    assert runs["s/4x2/1"].data.metrics == {"trained_steps": 15}
+    beta = [math.log10(proposal.parameters.beta) for proposal in asked]
+    # A chart shows no infinity, and has no logarithmic axis.
+    assert runs["s/4x2/0"].data.metrics == {"crps": 0.5, "trained_steps": 24, "log10_beta": beta[0]}
+    assert runs["s/4x2/1"].data.metrics == {"trained_steps": 15, "log10_beta": beta[1]}
+    said = [runs[f"s/4x2/{number}"].data.tags[NOTE] for number in range(3)]
+    assert "**CRPS 0.5 on validation windows**" in said[0]
+    assert "**pruned after step 3, CRPS 1.5 there**" in said[1]
+    assert "**failed: loss is nan**" in said[2]
 
 
 @pytest.mark.parametrize("recorded", [0, 1, 3])

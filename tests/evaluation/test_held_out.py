@@ -10,11 +10,14 @@ from pipeline import UserError
 from pipeline.config_layers import load_config
 from pipeline.data.covariates import Covariate, Covariates
 from pipeline.data.store import write_store
-from pipeline.evaluation.evaluate import Evaluation, evaluate
-from pipeline.evaluation.held_out import CountedWindows, SavedModel, check_store, held_out_windows
-from pipeline.evaluation.interval import crps_interval
-from pipeline.evaluation.report import ModelScores, evaluate_model, pick_device
+from pipeline.evaluation.bootstrap import crps_interval
+from pipeline.evaluation.candidates import Candidate
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.held_out import SavedModel, check_store, held_out_data, seen_by
+from pipeline.evaluation.pieces import pick_device
+from pipeline.evaluation.run import evaluate_models
 from pipeline.evaluation.showcase import wettest_panel
+from pipeline.evaluation.summary import Summary, scores_json
 from pipeline.models.families import build_model
 
 CPU = torch.device("cpu")
@@ -40,6 +43,11 @@ def saved(trained_like, store, tiny):
 @pytest.fixture
 def config(saved):
     return load_config(defaults=saved.defaults(), environment={})
+
+
+def held_out_windows(saved, store, config, split):
+    data = held_out_data(saved, store, config)
+    return seen_by(saved.model.spec, data.scored_windows(split, 1, config.scoring, config.seed))
 
 
 def told(saved, **data):
@@ -100,8 +108,9 @@ def test_another_split_is_refused_on_the_models_own_data_alone(saved, store, one
 )
 def test_settings_that_do_not_fit_the_model(overrides, parts, saved, store, tmp_path, one_line):
     config = load_config([overrides], defaults=saved.defaults(), environment={})
+    candidates, output = [Candidate("model", saved, config)], str(tmp_path / "out")
     with pytest.raises(UserError) as raised:
-        evaluate_model(saved, store, config, split="test", device=CPU, output=str(tmp_path / "out"))
+        evaluate_models(candidates, store, split="test", device=CPU, output=output)
     one_line(raised, *parts)
     assert not list(tmp_path.iterdir())
 
@@ -146,17 +155,6 @@ def test_covariates_are_the_models_and_standardised_by_its_numbers(
     np.testing.assert_allclose(batch.dynamics[0, :, 0], (blocks - 0.01) / 0.001, rtol=1e-3, atol=1e-3)
 
 
-def test_counting_changes_no_score_and_counts_what_is_done(saved, store, config):
-    windows, done = held_out_windows(saved, store, config, "validation"), []
-    found = [
-        evaluate(saved.model, which, config.sampling, batch=2, seed=0, device=CPU)
-        for which in (windows, CountedWindows.over(windows, done.append))
-    ]
-    assert found[0].as_metrics() == found[1].as_metrics()
-    assert len(windows) == 5
-    assert done == [0, 2, 2]  # of the last batch it is not told: the bar is gone by then
-
-
 def test_the_interval_is_that_of_the_crps(saved, store, config):
     windows = held_out_windows(saved, store, config, "validation")
     found = evaluate(saved.model, windows, config.sampling, batch=4, seed=0, device=CPU)
@@ -179,13 +177,12 @@ def test_what_has_no_number_is_null_in_the_file(saved, store, config):
     found = evaluate(saved.model, windows, config.sampling, batch=4, seed=0, device=CPU)
     endless = replace(found, ensemble=replace(found.ensemble, conservation_tile=math.inf))
     few = crps_interval(found, windows, config.scoring, seed=0)
-    scores = ModelScores(saved, store.info, config, "validation", endless, few)
-    content = json.loads(scores.to_json())
+    scores = Summary(Candidate("model", saved, config), store.info, "validation", endless, few)
+    content = json.loads(scores_json([scores]))
     assert content["scores"]["conservation_tile"] is None
     assert content["crps_interval"] == {"low": None, "high": None, "level": 0.9, "blocks": few.blocks}
     assert "cannot be had" in scores.table()
     assert f"{found.ensemble.crps:.4f}" in scores.table()
-    assert isinstance(endless, Evaluation)
 
 
 def test_the_panel_shows_the_wettest_window(saved, store, config):

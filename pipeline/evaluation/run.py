@@ -1,0 +1,184 @@
+"""An evaluation from its models to its files: tables, figures, and a report that people read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.data.manifest import StoreInfo
+from pipeline.data.store import FieldStore
+from pipeline.evaluation.candidates import Candidate, check_candidates, rivals
+from pipeline.evaluation.held_out import HeldOutSplit
+from pipeline.evaluation.pieces import PairScores, Piece, collect, pieces_of, score_pieces, state
+from pipeline.evaluation.report.charts import Charts, Picture
+from pipeline.evaluation.report.gallery import Gallery
+from pipeline.evaluation.report.page import Page
+from pipeline.evaluation.summary import Summary, scores_json, summaries
+from pipeline.evaluation.tidy import TidyTable
+from pipeline.files import exists, join, write_bytes, write_text
+
+SCORES, CSV, PARQUET, REPORT = "scores.json", "scores.csv", "scores.parquet", "report.html"
+FIGURES, PARTS = "figures", "parts"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation.
+
+    Attributes
+    ----------
+    summaries : tuple of Summary
+        Of every model.
+    table : TidyTable
+    output : str
+        Folder that everything is in.
+    """
+
+    summaries: tuple[Summary, ...]
+    table: TidyTable
+    output: str
+
+    @property
+    def report(self) -> str:
+        """Where the report is."""
+        return join(self.output, REPORT)
+
+
+def describe(candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreInfo | None) -> str:
+    """Say what would be scored, after all checks that need no field values.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    split : {"validation", "test"}
+    info : StoreInfo, optional
+        Of the store; none: synthetic rain that is not made for that.
+
+    Raises
+    ------
+    UserError
+        If a model cannot be scored so, or two do not compare.
+    """
+    notes = check_candidates(candidates, info) if info else []
+    data = info.name if info else "synthetic rain"
+    lines = []
+    for one in candidates:
+        spec, config = one.saved.model.spec, one.config
+        count = config.scoring.test_windows if split == "test" else config.scoring.windows
+        lines += [
+            f"plan: {spec.pair}, {spec.parameters}" + (f" ({one.label})" if len(candidates) > 1 else ""),
+            f"  scored on at most {count} windows of the {split} split of {data}, "
+            f"{config.sampling.members} members each, {config.sampling.steps} network evaluations a member",
+        ]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def what_is_there(
+    candidates: Sequence[Candidate], store: FieldStore, split: HeldOutSplit, output: str
+) -> str:
+    """Say how much of an evaluation has been scored before; windows are looked for if there is anything."""
+    if not exists(join(output, PARTS)):
+        return f"nothing is scored yet in {output}"
+    found = rivals(candidates, store, split)
+    pieces = [piece for one in found for piece in pieces_of(one, output)]
+    return "\n".join([f"in {output}:", *state(pieces)])
+
+
+def output_folder(
+    candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreInfo, *, inside: bool
+) -> str:
+    """Give where scores go unless another place is named.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    split : {"validation", "test"}
+    info : StoreInfo
+    inside : bool
+        A single model's scores go into its own folder; those of several below `output` of the configuration.
+    """
+    data = f"{split}-{info.fingerprint[:8]}"
+    if inside and len(candidates) == 1:
+        return join(candidates[0].saved.url, "evaluation", data)
+    which = "".join(sorted(one.saved.card["sha256"] for one in candidates))
+    digest = hashlib.sha256(which.encode()).hexdigest()[:8]
+    return join(candidates[0].config.output, "evaluations", f"{info.name}-{data}-{digest}")
+
+
+def evaluate_models(
+    candidates: Sequence[Candidate],
+    store: FieldStore,
+    *,
+    split: HeldOutSplit,
+    device: torch.device,
+    output: str,
+    workers: int | None = None,
+    settings: str = "",
+) -> Evaluated:
+    """Score finished models on held-out windows, and write tables, figures and the report.
+
+    What has been scored before into the same folder is not scored again.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        With `saved.defaults()` below the user's settings, windows and ensembles are those of the training.
+    store : FieldStore
+    split : {"validation", "test"}
+    device : torch.device
+        That scores; with workers, theirs.
+    output : str
+        Folder for `parts/`, `figures/`, `scores.csv`, `scores.parquet`, `report.html` and, last,
+        `scores.json`.
+    workers : int, optional
+        Processes of a Ray cluster; none: all is done in this one.
+    settings : str
+        The configuration as text, for the report.
+
+    Raises
+    ------
+    UserError
+        If a model does not fit the store, two do not compare, or frames of a training would be scored;
+        nothing is written.
+    """
+    for one in candidates:
+        one.saved.check(one.config)
+    notes = check_candidates(candidates, store.info)
+    pieces: list[Piece] = [
+        piece for one in rivals(candidates, store, split) for piece in pieces_of(one, output)
+    ]
+    score_pieces(pieces, workers=workers, device=device)
+    print("drawing the report ...", flush=True)
+    scores = collect(pieces)
+    table = TidyTable.of(scores, store.info)
+    here = device if workers is None else torch.device("cpu")  # the workers' GPU may not be this process's
+    pictures = _pictures(scores, table, store.info, here)
+    for picture in (one for part in pictures.values() for one in part):
+        write_bytes(join(output, FIGURES, picture.file), picture.content)
+    write_text(join(output, CSV), table.csv())
+    write_bytes(join(output, PARQUET), table.parquet())
+    page = Page(scores, table, store.info, split, notes, pictures, settings)
+    write_text(join(output, REPORT), page.html())
+    found = tuple(summary for one in scores for summary in summaries(one, table, store.info))
+    write_text(join(output, SCORES), scores_json(found))
+    return Evaluated(found, table, output)
+
+
+def _pictures(
+    scores: Sequence[PairScores], table: TidyTable, info: StoreInfo, device: torch.device
+) -> dict[str, list[Picture]]:
+    """Draw everything, by section of the report."""
+    charts = Charts(scores, table, info)
+    galleries = [Gallery(one, charts.best[one.rivals.pair], device) for one in scores]
+    # The film is of the pair that refines most, in time if any does.
+    told = max(galleries, key=lambda one: (one.pair.time > 1, one.pair.pixels_per_cell))
+    return {
+        "pairs": list(charts.across_pairs()),
+        "calibration": list(charts.calibration()),
+        "distributions": list(charts.distributions()),
+        "neighbourhoods": list(charts.neighbourhoods()),
+        "windows": [told.film(), *(picture for one in galleries for picture in one.panels())],
+    }

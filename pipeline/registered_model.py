@@ -1,0 +1,74 @@
+"""A registered model as the two files that it was made from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pipeline.environment import without_secrets
+from pipeline.errors import UserError, one_line
+from pipeline.files import join, write_bytes
+from pipeline.model_file import CARD, WEIGHTS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SCHEME = "models:/"
+
+
+def fetch_registered(name: str, uri: str, output: str) -> str:
+    """Copy a registered model's files to a folder.
+
+    Parameters
+    ----------
+    name : str
+        `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    uri : str
+        MLflow server or database.
+    output : str
+        The folder is `registered/NAME-ALIAS` below it.
+
+    Returns
+    -------
+    str
+        The folder.
+
+    Raises
+    ------
+    UserError
+        If MLflow has no such model, or it is none of ours.
+    """
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    named = name.removeprefix(SCHEME)
+    with TemporaryDirectory() as there:
+        try:
+            # The version by the client: given `models:/`, MLflow asks the registry of the process instead.
+            client = MlflowClient(uri, registry_uri=uri)
+            found = client.get_model_version_download_uri(*_version(client, named))
+            folder = download_artifacts(found, dst_path=there, tracking_uri=uri)
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"model {name}: MLflow {without_secrets(uri)} does not give it "
+                f"({without_secrets(one_line(error))}); give its name as it was printed, and --tracking-uri"
+            ) from error
+        card = next(Path(folder).rglob(CARD), None)
+        if card is None:
+            raise UserError(f"model {name}: registered by something else; give a model of this package")
+        url = join(output, "registered", re.sub(r"[^A-Za-z0-9._-]+", "-", named))
+        for file in (WEIGHTS, CARD):
+            write_bytes(join(url, file), card.with_name(file).read_bytes())
+    return url
+
+
+def _version(client: MlflowClient, named: str) -> tuple[str, str]:
+    """Give name and version of `NAME@ALIAS` or `NAME/VERSION`."""
+    name, at, alias = named.partition("@")
+    if at:
+        return name, str(client.get_model_version_by_alias(name, alias).version)
+    name, _, version = named.partition("/")
+    return name, str(client.get_model_version(name, version).version)

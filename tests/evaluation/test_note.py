@@ -1,0 +1,47 @@
+import math
+
+from pipeline.evaluation.note import evaluation_note
+from pipeline.evaluation.tidy import SKILL, Row
+
+NAN = math.nan
+
+
+def row(metric, value, low=NAN, high=NAN, field="ensemble", **others):
+    what = {"model": "a", "pair": "4x2", "units": "mm/h", "better": "lower", "split": "test", "store": "s"}
+    return Row(
+        field=field,
+        metric=metric,
+        value=value,
+        low=low,
+        high=high,
+        windows=35,
+        blocks=21,
+        **{**what, **others},
+    )
+
+
+ROWS = [
+    row("fair_crps", 0.1, field="bicubic", model=""),
+    row("fair_crps", 0.0617, 0.0438, 0.0821),
+    row("rmse", 0.3),
+    row(SKILL, 0.387, 0.3, 0.45, reference="bicubic"),
+    row(SKILL, 0.2, reference="quantile_mapping"),
+    row(SKILL, 0.1, reference="nearest"),
+    row("fair_crps", 0.07, model="b"),
+]
+
+
+def test_each_model_with_how_sure():
+    note = evaluation_note(ROWS, "rain", "test")
+    lines = [line for line in note.replace("&nbsp;", "").splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][2] == "CRPS, mm/h (90 %)"
+    assert cells[2:] == [
+        ["**4x2**", "a", "0.0617 (0.0438 to 0.0821)", "38.7% (30.0% to 45.0%)", "20.0%", "35 in 21"],
+        ["**4x2**", "b", "0.0700", "", "", "35 in 21"],
+    ]
+    assert "On the test split of `rain`" in note
+
+
+def test_nothing_was_scored():
+    assert "report.html" in evaluation_note([], "rain", "test")
