@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     from pipeline.downscaling.netcdf import refuse_netcdf, to_netcdf
     from pipeline.downscaling.options import input_from
     from pipeline.downscaling.run import downscale_to, prepare, sampling_of
-    from pipeline.evaluation.report import pick_device
+    from pipeline.evaluation.pieces import pick_device
 
     if arguments.no_members:
         arguments.set.append("downscaling.write_members=false")
@@ -108,7 +108,6 @@ def _folder(arguments: argparse.Namespace) -> str:
     if not arguments.model.startswith("models:/"):
         return str(arguments.model)
     from pipeline.registered_model import fetch_registered
-
     from pipeline.tracking import tracking_uri
 
     config = config_from(arguments)

@@ -66,12 +66,12 @@ class SamplingCost:
         ratio = statistics.median(b / a for a, b in zip(self.default, self.reference, strict=True))
         per_frame = [statistics.median(times) / self.pair.time for times in (self.default, self.reference)]
         lines = [
-            f"sampling: {self.pair}, windows of {self.patch} x {self.patch} pixels, seconds per member-frame",
+            f"sampling: {self.pair}, {self.patch} x {self.patch} pixels at once, seconds per member-frame",
             f"  default, {self.steps} evaluations   {per_frame[0]:.4f}",
             f"  1000 ancestral steps     {per_frame[1]:.4f}: {ratio:.0f} times as long",
         ]
         lines += [
-            f"  a domain of {side} x {side}: {readable(peak)} at the peak, {readable(size)} of them one member"
+            f"  domain of {side} x {side}: {readable(peak)} at the peak, {readable(size)} of them one member"
             for side, peak, size in zip(self.sides, self.peaks, self.field_bytes, strict=True)
         ]
         beyond = (self.peaks[-1] - self.field_bytes[-1]) / (self.peaks[0] - self.field_bytes[0]) - 1
@@ -133,14 +133,14 @@ def _model(config: Config, pair: FactorPair) -> SuperResolutionModel:
 
 
 class _Rain:
-    """A square coarse frame with its context: rain in a quarter of the cells, in large areas."""
+    """A square coarse frame with its context, with rain everywhere: no tile is left out."""
 
     def __init__(self, pair: FactorPair, cells: int) -> None:
         self.pair, self.side = pair, cells * pair.space
         context = paper_prior(pair).context
         smooth = np.random.default_rng(0).normal(size=(context, cells // 16 + 2, cells // 16 + 2))
-        field = smooth.repeat(16, axis=1).repeat(16, axis=2)[:, :cells, :cells] - 0.67
-        self.coarse = torch.from_numpy(field.clip(min=0).astype(np.float32) * 4)
+        field = np.abs(smooth).repeat(16, axis=1).repeat(16, axis=2)[:, :cells, :cells]
+        self.coarse = torch.from_numpy(field.astype(np.float32) * 4 + 0.1)
 
     def batch(self, corners: Sequence[tuple[int, int]], shape: tuple[int, int]) -> Batch:
         s, (rows, columns) = self.pair.space, shape

@@ -12,6 +12,7 @@ import zarr
 
 from pipeline import files
 from pipeline.data import layout, manifest
+from pipeline.data.engines import load_xarray
 from pipeline.data.frame_rows import FrameRows, present_in, times_of
 from pipeline.data.manifest import LOCK, MANIFEST, MARKER, StoreInfo
 from pipeline.data.writer import StoreWriter, clear, create_group, refuse_to_replace, writing
@@ -205,10 +206,10 @@ class FieldStore:
 
     def to_xarray(self) -> xr.Dataset:
         """Open as a lazy xarray data set (nothing is read before it is asked for)."""
-        import xarray as xr
-
         with layout.quiet():
-            dataset = xr.open_dataset(layout.backend(self.url, read_only=True), engine="zarr", chunks=None)
+            dataset = load_xarray().open_dataset(
+                layout.backend(self.url, read_only=True), engine="zarr", chunks=None
+            )
         return dataset.isel(time=slice(self.shape[0]))  # an ingest may be at work behind that
 
 

@@ -213,7 +213,7 @@ def choose_frames(archive: Archive, selection: Selection) -> np.ndarray:
     if selection.stop is not None:
         wanted &= times <= selection.stop
     if not wanted.any():
-        period = f"{selection.start or ''}:{selection.stop or ''}"
+        period = f"{selection.start or ''}/{selection.stop or ''}"
         raise UserError(
             f"--time {period}: no coarse frame of store {url} ends there; they run from {times[0]} to "
             f"{times[-1]}, {_span(archive.cadence_seconds * archive.pair.time)} apart"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import files
 from pipeline.config_layers import load_config
+from pipeline.data.engines import load_xarray
 from pipeline.data.readers import Selection
 from pipeline.downscaling.opening import InputRequest
 from pipeline.downscaling.run import downscale_to, prepare, sampling_of
@@ -63,8 +64,7 @@ def downscale(
     UserError
         If model, field and settings do not go together.
     """
-    import xarray as xr
-
+    xarray = load_xarray()
     sampling = {name: settings.pop(name) for name in ("steps", "sampler") if name in settings}
     changes = {"seed": seed, "downscaling": {"members": members, **settings}, "sampling": sampling}
     with tempfile.TemporaryDirectory(prefix="finescale-") as folder:
@@ -75,7 +75,7 @@ def downscale(
         request = Request((given,), selection=Selection(bbox=bbox))
         wanted = InputRequest(request, f"{url}.input", statics, coarsen)
         downscale_to(prepare(config, model, wanted, device=device), url)
-        found = xr.open_zarr(url)
+        found: xr.Dataset = xarray.open_zarr(url)
         return found if output else found.load()
 
 

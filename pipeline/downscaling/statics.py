@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline import files
 from pipeline.data import axes, layout, manifest
+from pipeline.data.engines import load_xarray
 from pipeline.data.grids import pixel_step
 from pipeline.data.readers.base import explained
 from pipeline.data.readers.places import Place
@@ -133,8 +134,7 @@ def _opened(url: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, _Ge
 
 def _of_data_set(url: str, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, _Get]:
     """Read fields of a NetCDF file or a Zarr group: they are small, and the file is closed again."""
-    import xarray as xr
-
+    xr = load_xarray()
     place = Place(url)
     with explained(url):
         kind = place.kind()

@@ -132,7 +132,7 @@ class Downscaler:
             fields = self.sampler.draw(FrameOf(self.source, task.frame), members, scratch)
             for k, member in enumerate(members):
                 for rows, values in self._conserving(task.frame, fields[k], output.chunk_rows):
-                    if member in task.parts:
+                    if member < plan.members and member in task.parts:
                         output.write(task.frame, member, rows, values)
                     if kept is not None:
                         kept[first + k, :, rows] = values

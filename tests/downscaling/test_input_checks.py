@@ -84,7 +84,7 @@ COVARIATE = (Covariate(name="orography", mean=0.0, spread=1.0),)
         ({"selection": Selection(bbox=(0, 0, 3, 9))}, ["3 x 1 cells", "larger --bbox"]),
         ({"selection": Selection(bbox=(1, 1, 3, 3))}, ["--bbox 1,1,3,3", "x runs from 0 to 24"]),
         ({"selection": Selection(bbox=(0, 99, 9, 100))}, ["--bbox 0,99,9,100", "y from 0 to 20"]),
-        ({"selection": Selection(START, START)}, ["--time 2020-01-01T00:00:00:2020", "no coarse frame"]),
+        ({"selection": Selection(START, START)}, ["--time 2020-01-01T00:00:00/2020", "no coarse frame"]),
         ({"selection": Selection(START + 9999)}, ["to 2020-01-01T01:20:00, 10 min apart"]),
         ({"coarsen": True, "cadence": 300, "side": 1.0, "pair": (4, 9), "shape": (8, 12, 12)},
          ["8 frames make no coarse one"]),

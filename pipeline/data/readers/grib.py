@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pipeline.data.engines import load_xarray
 from pipeline.data.readers.base import needed
 from pipeline.errors import UserError
 
@@ -21,12 +21,10 @@ def open_grib(path: str, variable: str) -> xr.Dataset:
     Their forecasts' starts and steps do not matter: the time axis is that of validity. No index file is
     written.
     """
-    import xarray as xr
-
     _load(path)
     # The class, because looking for an engine by its name would load every plug-in of xarray.
     engine = importlib.import_module("cfgrib.xarray_plugin").CfGribBackend
-    return xr.open_dataset(
+    return load_xarray().open_dataset(
         path,
         engine=engine,
         chunks=None,
@@ -76,11 +74,5 @@ def choose_variable(path: str, wanted: str | None, name: str) -> str:
 
 
 def _load(name: str) -> None:
-    """Load cfgrib, after pyproj where that is installed.
-
-    ecCodes and pyproj each bring a PROJ library of their own. With ecCodes first, pyproj finds the wrong one,
-    and the process crashes when it ends.
-    """
-    with contextlib.suppress(ImportError):
-        importlib.import_module("pyproj")
+    load_xarray()
     needed("cfgrib", "grib", name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.data import axes, layout, manifest
+from pipeline.data.engines import load_xarray
 from pipeline.data.frame_rows import present_in
 from pipeline.data.readers import grib
 from pipeline.data.readers.base import DEFAULT_NAME, Header, Selection, Source, explained
@@ -187,10 +188,8 @@ class GridSource(Source):
 
 
 def _open(place: Any, engine: str) -> xr.Dataset:
-    import xarray as xr
-
     with layout.quiet():
-        return xr.open_dataset(place, engine=engine, chunks=None, decode_timedelta=False)
+        return load_xarray().open_dataset(place, engine=engine, chunks=None, decode_timedelta=False)
 
 
 def _only_present(dataset: xr.Dataset, path: str) -> xr.Dataset:

@@ -1,0 +1,258 @@
+"""The job as a user runs it, on the shared store, whose fine field it coarsens and refines again."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import pipeline
+from pipeline import UserError, environment
+from pipeline.cli import run_job
+from pipeline.config import SamplingSettings
+from pipeline.config_layers import load_config
+from pipeline.data.store import write_store
+from pipeline.model_file import describe_data, save_model
+
+JOB = Path(__file__).resolve().parents[2] / "jobs" / "downscale.py"
+
+
+@pytest.fixture
+def model(trained_like, store, tmp_path):
+    config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
+    url, sampling = str(tmp_path / "model"), SamplingSettings(steps=2, members=3)
+    save_model(url, trained_like(), sampling=sampling, data=describe_data(store, config), scores={})
+    return url
+
+
+@pytest.fixture
+def job(monkeypatch, capsys, tmp_path, model, store):
+    """Run the job in this process; give its status and the lines on stdout and stderr."""
+
+    def job(*arguments, given=("--input", store.url, "--coarsen", "--members", "3", "--steps", "2")):
+        monkeypatch.chdir(tmp_path)
+        command = [str(JOB), "--model", model, *given, "--time", "2010-08-26T00:10/2010-08-26T00:30"]
+        monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
+        monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
+        with pytest.raises(SystemExit) as ended:
+            run_job(runpy.run_path(str(JOB))["main"])
+        said = capsys.readouterr()
+        return ended.value.code, said.out.splitlines(), said.err.splitlines()
+
+    return job
+
+
+def content(folder):
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def coarse(values, pair):
+    """Means of whole cells, (T / tau, h, w), NaN where more than half is missing."""
+    T, H, W = values.shape
+    s, tau = pair.space, pair.time
+    cells = values.reshape(T // tau, tau, H // s, s, W // s, s)
+    means = np.nanmean(cells, axis=(1, 3, 5))
+    return np.where(np.isfinite(cells).mean(axis=(1, 3, 5)) >= 0.5, means, np.nan)
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_an_archive_becomes_an_ensemble(job, store, pair, tmp_path):
+    status, said, _ = job("--output", "fine.zarr")
+    assert status == 0, said
+    assert any("sampling: 3 members, dpm_solver_pp_2m, 2 network evaluations" in line for line in said)
+    found = xr.open_zarr(tmp_path / "fine.zarr")
+    field, truth = found.precipitation, store.to_xarray().precipitation
+    assert field.dims == ("member", "time", "y", "x")
+    assert field.attrs["units"] == "mm/h"
+    np.testing.assert_array_equal(field.y, truth.y)
+    given = coarse(truth.sel(time=field.time).values, pair)
+    for member in field.values:
+        kept = coarse(member, pair)
+        assert (np.isnan(kept) == np.isnan(given)).all()
+        whole = given.shape[0]
+        for frame in range(whole):  # the model conserves per tile: a frame's total
+            known = np.isfinite(given[frame])
+            assert kept[frame][known].sum() == pytest.approx(given[frame][known].sum(), rel=1e-5)
+    assert np.nanmax(np.abs(field.values[0] - field.values[1])) > 0.01
+
+    before = content(tmp_path / "fine.zarr")
+    status, said, _ = job("--output", "fine.zarr")
+    assert (status, said[-2]) == (0, "already there, complete and with the same settings")
+    assert content(tmp_path / "fine.zarr") == before
+
+
+def test_a_member_does_not_depend_on_what_else_is_drawn(job, store, tmp_path):
+    job("--output", "all.zarr", "--set", "downscaling.members_at_once=2")
+    whole = xr.open_zarr(tmp_path / "all.zarr").precipitation
+    status, said, _ = job(
+        "--output", "part.zarr", "--set", "downscaling.members_at_once=1", "--set", "downscaling.batch=1"
+    )
+    assert status == 0, said
+    alone = xr.open_zarr(tmp_path / "part.zarr").precipitation
+    np.testing.assert_allclose(alone, whole, rtol=1e-4, atol=1e-5)
+    given = ("--input", store.url, "--coarsen", "--members", "2", "--steps", "2")
+    status, said, _ = job("--output", "fewer.zarr", given=given)
+    assert status == 0, said
+    np.testing.assert_allclose(
+        xr.open_zarr(tmp_path / "fewer.zarr").precipitation, whole[:2], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_summaries_are_those_of_the_members(job, tmp_path):
+    wanted = ["--quantiles", "0.25,0.9", "--exceed", "0.5,2"]
+    status, said, _ = job("--output", "both.zarr", *wanted)
+    assert status == 0, said
+    status, said, _ = job("--output", "summary.zarr", *wanted, "--no-members")
+    assert status == 0, said
+    both, alone = (xr.open_zarr(tmp_path / name) for name in ("both.zarr", "summary.zarr"))
+    members = both.precipitation.values
+    assert "precipitation" not in alone
+    for found in (both, alone):
+        np.testing.assert_allclose(found.precipitation_mean, members.mean(axis=0), rtol=1e-5, atol=1e-6)
+        expected = np.quantile(members, [0.25, 0.9], axis=0)
+        np.testing.assert_allclose(found.precipitation_quantile, expected, rtol=1e-4, atol=1e-5)
+        above = np.stack([(members > amount).mean(axis=0) for amount in (0.5, 2)])
+        valid = np.isfinite(members[0])
+        np.testing.assert_allclose(
+            found.precipitation_exceedance.values[:, valid], above[:, valid], atol=1e-6
+        )
+        assert np.isnan(found.precipitation_exceedance.values[:, ~valid]).all()
+
+
+def test_killed_and_given_again_it_is_the_same_to_the_byte(store, model, tmp_path):
+    command = [
+        sys.executable, JOB, "--model", model, "--input", store.url, "--coarsen", "--members", "2",
+        "--steps", "2", "--set", "downscaling.members_at_once=1",
+    ]  # fmt: skip
+    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    subprocess.run([*command, "--output", "whole.zarr"], check=True, timeout=120, **quiet)
+    process = subprocess.Popen([*command, "--output", "killed.zarr"], **quiet)
+    until = time.monotonic() + 60
+    chunks = tmp_path / "killed.zarr" / "precipitation" / "c"
+    while len([path for path in chunks.rglob("*") if path.is_file()]) < 20:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert (tmp_path / "killed.zarr" / "downscaling.json").exists()
+    subprocess.run([*command, "--output", "killed.zarr"], check=True, timeout=120, **quiet)
+    whole, carried_on = (content(tmp_path / name) for name in ("whole.zarr", "killed.zarr"))
+    assert carried_on == whole
+
+
+def test_a_coarse_store_and_files_of_it_give_the_same(job, store, pair, tmp_path):
+    fine = store.to_xarray().precipitation.isel(time=slice(0, 24))
+    with np.errstate(invalid="ignore"):
+        means = np.nan_to_num(coarse(fine.fillna(0).values, pair)).astype("f4")
+    y, x = (fine[axis].values.reshape(-1, 4).mean(axis=1) for axis in ("y", "x"))
+    times = fine.time.values[1::2]
+    names = {"orography": store.static("orography")}
+    write_store(str(tmp_path / "lr.zarr"), means, times=times, y=y, x=x, name="lr")
+    data = xr.Dataset(
+        {"precipitation": (("time", "y", "x"), means, {"units": "mm/h"})}, {"time": times, "y": y, "x": x}
+    )
+    for first, last in ((0, 5), (5, 12)):
+        data.isel(time=slice(first, last)).to_netcdf(tmp_path / f"lr{first}.nc", engine="h5netcdf")
+    statics = xr.Dataset(
+        {key: (("y", "x"), values) for key, values in names.items()}, {"y": fine.y, "x": fine.x}
+    )
+    statics.to_netcdf(tmp_path / "statics.nc", engine="h5netcdf")
+    more = ("--members", "2", "--steps", "2", "--statics", "statics.nc")
+    status, _, error = job("--output", "a.zarr", given=("--input", "lr.zarr", *more))
+    assert status == 0, error
+    status, _, error = job("--output", "b.zarr", given=("--input", "lr*.nc", *more))
+    assert status == 0, error
+    a, b = (xr.open_zarr(tmp_path / name).precipitation for name in ("a.zarr", "b.zarr"))
+    np.testing.assert_array_equal(a.time, b.time)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    status, _, error = job("--output", "c.nc", given=("--input", "lr.zarr", *more))
+    assert status == 0, error
+    np.testing.assert_array_equal(xr.open_dataset(tmp_path / "c.nc").precipitation, a)
+
+
+def test_from_a_notebook(model, store, pair):
+    data = store.to_xarray().precipitation.isel(time=slice(0, 12)).fillna(0).load()
+    settings = {"members": 2, "steps": 2, "coarsen": True, "statics": store.url}
+    found = pipeline.downscale(model, data, **settings, exceed=[1.0])
+    assert found.precipitation.shape == (2, 12, 48, 48)
+    assert set(found) >= {"precipitation", "precipitation_exceedance", "precipitation_mean"}
+    whole = pipeline.downscale(model, store.url, **settings | {"members": 1}, bbox=None)
+    assert whole.precipitation.sizes["time"] == 64
+    with pytest.raises(UserError, match="members"):
+        pipeline.downscale(model, data, members=1, coarsen=True, exceed=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "message"),
+    [
+        (["--output", "o", "--model", "nothing"], None, "no model.json there"),
+        (["--output", "o"], ["--input", "nothing.nc"], "nothing.nc: no such file"),
+        (["--output", "o"], ["--input", "STORE"], "a frame every 5 min"),
+        (["--output", "o", "--time", "2030-01-01/2030-01-02"], None, "no coarse frame"),
+        (["--output", "o", "--time", "2020-02/2020-01"], None, "ends before it begins"),
+        (["--output", "o", "--bbox", "1,2,3"], None, "four numbers"),
+        (["--output", "o", "--bbox", "1e8,1e8,2e8,2e8"], None, "--bbox"),
+        (["--output", "busy"], None, "something else is there already"),
+        (["--output", "o", "--workers", "0"], None, "--workers 0"),
+        (["--output", "o", "--quantiles", "0.5,2"], None, "between 0 and 1"),
+        (["--output", "o", "--no-members"], None, "nothing to write"),
+        (["--output", "o", "--steps", "2000"], None, "more than the schedule has"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(job, store, tmp_path, arguments, given, message):
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy" / "letter.txt").write_text("keep me")
+    before = sorted(path for path in tmp_path.rglob("*") if "model" not in path.parts)
+    options = {} if given is None else {"given": [store.url if one == "STORE" else one for one in given]}
+    status, _, error = job(*arguments, **options)
+    assert status == 2
+    assert len(error) == 1, error
+    assert message in error[0]
+    after = sorted(path for path in tmp_path.rglob("*") if "model" not in path.parts)
+    assert [path for path in after if path.suffix != ".lock"] == before
+
+
+def test_other_settings_are_refused_and_overwrite_replaces(job, tmp_path):
+    assert job("--output", "fine.zarr")[0] == 0
+    before = content(tmp_path / "fine.zarr")
+    status, _, error = job("--output", "fine.zarr", "--seed", "5")
+    assert status == 2
+    assert "seed 0 (now 5)" in error[-1]
+    assert "--overwrite" in error[-1]
+    assert content(tmp_path / "fine.zarr") == before
+    assert job("--output", "fine.zarr", "--seed", "5", "--overwrite")[0] == 0
+    assert content(tmp_path / "fine.zarr") != before
+
+
+def test_dry_run_writes_nothing(job, tmp_path):
+    status, said, _ = job("--output", "fine.zarr", "--dry-run")
+    assert status == 0
+    assert any(line.startswith("tiles: 9 of 24 x 24 pixels, every 12") for line in said)
+    assert not (tmp_path / "fine.zarr").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_on_a_cluster_it_is_the_same_and_a_worker_may_die(store, model, tmp_path):
+    command = [
+        sys.executable, JOB, "--model", model, "--input", store.url, "--coarsen", "--members", "2",
+        "--steps", "2",
+    ]  # fmt: skip
+    environ = os.environ | {"RAY_TMPDIR": f"/tmp/ds-{os.getpid()}"}
+    for name, more in (("one.zarr", []), ("two.zarr", ["--workers", "2"])):
+        done = subprocess.run(
+            [*command, "--output", name, *more], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env=environ,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    one, two = (xr.open_zarr(tmp_path / name).precipitation for name in ("one.zarr", "two.zarr"))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
