@@ -52,43 +52,6 @@ def field_noise(
     return torch.from_numpy(out[:, top : top + height, left : left + width].copy())
 
 
-def lasting_noise(
-    seed: int,
-    member: int,
-    *,
-    time: int,
-    y: int,
-    x: int,
-    shape: tuple[int, int, int],
-    draw: int = 0,
-    lasting: int = 0,
-) -> Tensor:
-    """Draw noise that changes little by little from one coarse frame to the next.
-
-    Within a coarse frame all values are independent standard normal ones, as a network was trained on. From
-    one coarse frame to the next they are mirrored in time, and to those d later they correlate by
-    1 - d / (lasting + 1): the last frame of one and the first of the next are drawn from nearly the same
-    noise, so that what is made of them joins.
-
-    Parameters
-    ----------
-    seed, member, time, y, x, shape, draw
-        As in `field_noise`; the box is one coarse frame, tau frames long.
-    lasting : int
-        For how many coarse frames noise lasts; 0 gives `field_noise`.
-
-    Returns
-    -------
-    Tensor
-        (tau, H, W) float32.
-    """
-    total = torch.zeros(shape)
-    for back in range(lasting + 1):
-        part = field_noise(seed, member, time=time - back * shape[0], y=y, x=x, shape=shape, draw=draw)
-        total += part.flip(0) if back % 2 else part
-    return total / (lasting + 1) ** 0.5
-
-
 def _block(*key: int) -> np.ndarray:
     digest = hashlib.blake2b(np.array(key, dtype=np.int64).tobytes(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64)))

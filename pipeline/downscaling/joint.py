@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.config import SamplingSettings
 from pipeline.data.batch import Batch
-from pipeline.diffusion.noise import lasting_noise
+from pipeline.diffusion.noise import field_noise
 from pipeline.diffusion.samplers import SAMPLERS, Update, combine
 from pipeline.downscaling.lattice import Lattice, Tile
 from pipeline.downscaling.scratch import Scratch
@@ -58,8 +58,6 @@ class JointSampler:
     device : torch.device
     batch : int
         Fields (tiles times members) that are denoised at once.
-    lasting : int
-        For how many coarse frames noise lasts, see `lasting_noise`.
     precision : torch.dtype
         What the networks compute in.
     """
@@ -70,7 +68,6 @@ class JointSampler:
     seed: int
     device: torch.device
     batch: int = 16
-    lasting: int = 0
     precision: torch.dtype = torch.float32
 
     @torch.no_grad()
@@ -160,9 +157,7 @@ class JointSampler:
         time, row, column = frame.position(band.start, 0)
         shape = (self.model.spec.pair.time, band.stop - band.start, self.lattice.width)
         fields = [
-            lasting_noise(
-                self.seed, member, time=time, y=row, x=column, shape=shape, draw=draw, lasting=self.lasting
-            )
+            field_noise(self.seed, member, time=time, y=row, x=column, shape=shape, draw=draw)
             for member in members
         ]
         return torch.stack(fields).numpy()

@@ -114,7 +114,6 @@ def _output_plan(config: Config, downscaler: Downscaler, card: Mapping[str, Any]
         "seed": config.seed,
         "tile": lattice.side,
         "stride": lattice.stride,
-        "lasting": settings.lasting,
         "precision": settings.precision,
         "input": source.fingerprint,
     }

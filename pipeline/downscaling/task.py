@@ -117,7 +117,6 @@ class Downscaler:
             self.seed,
             torch.device(self.device),
             batch=self.settings.batch,
-            lasting=self.settings.lasting,
             precision=PRECISIONS[self.settings.precision],
         )
 

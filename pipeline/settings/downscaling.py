@@ -32,9 +32,6 @@ class DownscalingSettings(Settings):
     overlap: float = Field(
         0.5, ge=0, le=0.75, description="part of its side that a tile shares with the next"
     )
-    lasting: int = Field(
-        0, ge=0, le=16, description="coarse frames that noise lasts for: joins successive frames; 0: none"
-    )
     batch: int = Field(16, ge=1, description="tiles times members denoised at once; changes no field")
     members_at_once: int = Field(4, ge=1, description="members that one task draws together")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="what the networks compute in")

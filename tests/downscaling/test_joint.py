@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from pipeline import Conservation, FactorPair, Scope
 from pipeline.config import SamplingSettings
 from pipeline.data.batch import Batch
-from pipeline.diffusion.noise import field_noise, lasting_noise
 from pipeline.downscaling.domain_mass import conserve_domain
 from pipeline.downscaling.joint import JointSampler
 from pipeline.downscaling.lattice import Lattice
@@ -197,20 +196,6 @@ def test_a_dry_frame_stays_dry(trained_like):
     lattice = Lattice.over(48, 48, 24, 0.5, PAIR)
     field = drawn(model, frame, lattice, SamplingSettings(steps=2, members=2))[0]
     np.testing.assert_array_equal(conserved(model, frame, field, lattice), 0)
-
-
-def test_lasting_noise_is_independent_within_a_frame_and_joins_the_next():
-    shape, place = (3, 64, 96), {"y": 5, "x": -70}
-    none = lasting_noise(1, 2, time=30, shape=shape, **place)
-    torch.testing.assert_close(none, field_noise(1, 2, time=30, shape=shape, **place))
-    one, two = (lasting_noise(1, 2, time=t, shape=shape, lasting=3, **place) for t in (30, 33))
-    flat = torch.cat([one, two]).flatten(1).double()
-    correlation = torch.corrcoef(flat)
-    expected = torch.eye(6, dtype=torch.float64)
-    for k in range(3):
-        expected[k, 5 - k] = expected[5 - k, k] = 0.75
-    torch.testing.assert_close(correlation, expected, rtol=0, atol=0.05)
-    assert float(flat.std()) == pytest.approx(1, abs=0.02)
 
 
 def test_memory_is_let_go_of(tmp_path):

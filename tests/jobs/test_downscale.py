@@ -236,7 +236,7 @@ def test_other_settings_are_refused_and_overwrite_replaces(job, tmp_path):
 def test_dry_run_writes_nothing(job, tmp_path):
     status, said, _ = job("--output", "fine.zarr", "--dry-run")
     assert status == 0
-    assert any(line.startswith("tiles: 9 of 24 x 24 pixels, every 12") for line in said)
+    assert any(line.startswith("tiles: 9 of 24 x 24 pixels, every 16") for line in said)
     assert not (tmp_path / "fine.zarr").exists()
 
 
