@@ -181,7 +181,6 @@ def _draw_domain(config: Config, pair: FactorPair, side: int) -> int:
         0,
         torch.device("cpu"),
         batch=settings.batch,
-        lasting=settings.lasting,
     )
     scratch, coarse = Scratch(settings.scratch), frame.coarse[-1].numpy()
     field = sampler.draw(frame, [0], scratch)[0]

@@ -30,7 +30,7 @@ class DownscalingSettings(Settings):
         None, ge=8, description="side of what the network sees at once, in fine pixels; null: as in training"
     )
     overlap: float = Field(
-        0.5, ge=0, le=0.75, description="part of its side that a tile shares with the next"
+        0.25, ge=0, le=0.75, description="part of its side that a tile shares with the next"
     )
     batch: int = Field(16, ge=1, description="tiles times members denoised at once; changes no field")
     members_at_once: int = Field(4, ge=1, description="members that one task draws together")
