@@ -14,6 +14,7 @@ _DECIDING = (
     "data/batch.py",
     "data/coarsen.py",
     "data/covariates.py",
+    "data/grids.py",
     "data/importance.py",
     "data/order.py",
     "data/pair_data.py",
