@@ -60,6 +60,8 @@ class JointSampler:
         Fields (tiles times members) that are denoised at once.
     precision : torch.dtype
         What the networks compute in.
+    even : bool
+        Always denoise as many at once, for compiled networks: the last ones with copies.
     """
 
     model: SuperResolutionModel
@@ -69,6 +71,7 @@ class JointSampler:
     device: torch.device
     batch: int = 16
     precision: torch.dtype = torch.float32
+    even: bool = False
 
     @torch.no_grad()
     def draw(self, frame: Frame, members: Sequence[int], scratch: Scratch) -> np.ndarray:
@@ -113,14 +116,13 @@ class JointSampler:
         """Join the centres of the tiles, (tau, H, W), and keep each one's context, (N, ...)."""
         lattice, contexts = self.lattice, []
         centre = scratch.zeros((self.model.spec.pair.time, lattice.height, lattice.width))
-        for first in range(0, len(tiles), self.batch):
-            group = tiles[first : first + self.batch]
+        for new, group in self._groups(tiles, self.batch):
             batch = frame.batch([tile.corner for tile in group], lattice.shape).to(self.device)
             with self._computing():
                 look = self.model.look(batch)
-            for tile, one in zip(group, look.centre.float().cpu().numpy(), strict=True):
+            for tile, one in zip(group[:new], look.centre.float().cpu().numpy(), strict=False):
                 centre[:, tile.y, tile.x] += tile.weights * one
-            contexts.append(look.context)
+            contexts.append(look.context[:new])
             scratch.rest()
         return centre, torch.cat(contexts) if contexts else torch.zeros(0)
 
@@ -137,20 +139,27 @@ class JointSampler:
     ) -> None:
         """Predict the clean field of every tile, and add the predictions up in `clean`."""
         lattice, members = self.lattice, len(noisy)
-        size = max(1, self.batch // members)
-        for first in range(0, len(tiles), size):
-            group = tiles[first : first + size]
+        first = 0
+        for new, group in self._groups(tiles, max(1, self.batch // members)):
             batch = frame.batch([tile.corner for tile in group], lattice.shape).last_frame().to(self.device)
             middle = np.stack([centre[:, tile.y, tile.x] for tile in group])  # (B, tau, H', W')
-            context = contexts[first : first + size]
+            context = contexts[first : first + new]
+            context = torch.cat([context, context[-1:].expand(len(group) - new, *context.shape[1:])])
+            first += new
             cut = np.stack([noisy[:, :, tile.y, tile.x] for tile in group])  # (B, M, tau, H', W')
             with self._computing():
                 guide = self.model.guide(batch, Look(self._there(middle), context), members)
                 predicted = guide(self._there(cut).flatten(0, 1), time).float()
             answers = predicted.unflatten(0, (len(group), members)).cpu().numpy()
-            for tile, one in zip(group, answers, strict=True):
+            for tile, one in zip(group[:new], answers, strict=False):
                 clean[:, :, tile.y, tile.x] += tile.weights * one
             scratch.rest()
+
+    def _groups(self, tiles: Sequence[Tile], size: int) -> Iterator[tuple[int, list[Tile]]]:
+        """Give a few tiles at a time, and how many of them are new; the rest are copies of the last."""
+        for first in range(0, len(tiles), size):
+            group = list(tiles[first : first + size])
+            yield len(group), group + group[-1:] * (size - len(group) if self.even else 0)
 
     def _noise(self, frame: Frame, members: Sequence[int], band: slice, draw: int) -> np.ndarray:
         """(M, tau, rows, W) noise of the place."""

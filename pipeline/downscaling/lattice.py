@@ -62,16 +62,30 @@ class Lattice:
     side : int
         Of a tile in fine pixels, a multiple of the space factor; on a smaller domain tiles are as wide as it.
     stride : int
-        From one tile to the next, a multiple of the space factor; the last one ends with the domain.
+        From one tile to the next, a multiple of the space factor.
+    row, column : int
+        Where on the lattice of the whole plane the domain begins, in fine pixels: tiles begin where these
+        numbers are multiples of the stride, whatever part of an archive is refined. Only the first and the
+        last ones are moved to the domain's edges.
     """
 
     height: int
     width: int
     side: int
     stride: int
+    row: int = 0
+    column: int = 0
 
     @classmethod
-    def over(cls, height: int, width: int, side: int, overlap: float, pair: FactorPair) -> Lattice:
+    def over(
+        cls,
+        height: int,
+        width: int,
+        side: int,
+        overlap: float,
+        pair: FactorPair,
+        corner: tuple[int, int] = (0, 0),
+    ) -> Lattice:
         """Lay tiles so that neighbours share this part of their side, in whole coarse cells.
 
         Parameters
@@ -82,10 +96,13 @@ class Lattice:
         overlap : float
             In [0, 1).
         pair : FactorPair
+        corner : (int, int)
+            Absolute row and column of the domain's first pixel.
         """
         cells = max(1, side // pair.space)
         step = min(cells, max(1, math.floor(cells * (1 - overlap) + 1e-9)))
-        return cls(height, width, cells * pair.space, step * pair.space)
+        row, column = (place // pair.space % step * pair.space for place in corner)
+        return cls(height, width, cells * pair.space, step * pair.space, row, column)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,8 +112,8 @@ class Lattice:
     @cached_property
     def _axes(self) -> tuple[list[int], np.ndarray, list[int], np.ndarray]:
         return (
-            *_axis(self.height, self.shape[0], self.stride),
-            *_axis(self.width, self.shape[1], self.stride),
+            *_axis(self.height, self.shape[0], self.stride, self.row),
+            *_axis(self.width, self.shape[1], self.stride, self.column),
         )
 
     def __len__(self) -> int:
@@ -128,13 +145,13 @@ class Lattice:
         return [replace(tile, total=total) for tile in tiles]
 
 
-def _axis(length: int, side: int, stride: int) -> tuple[list[int], np.ndarray]:
+def _axis(length: int, side: int, stride: int, offset: int) -> tuple[list[int], np.ndarray]:
     """Give the starts (n,) of tiles along one axis, and their weights (n, side), which add up to 1.
 
     A tile's own weight falls as sin^2 from its middle to its edges, where the network sees least around it.
     """
     last = length - side
-    starts = [*range(0, last, stride), last]
+    starts = sorted({0, *range(-offset % stride, last, stride), last})
     bump = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
     total = np.zeros(length)
     for start in starts:

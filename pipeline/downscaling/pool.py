@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pipeline import environment
@@ -28,14 +27,14 @@ class _Worker:
 
     def __init__(self, downscaler: Downscaler, output: Output) -> None:
         environment.prepare()
-        if downscaler.settings.gpus_per_worker:
-            downscaler = replace(downscaler, device="cuda")
         self._downscaler, self._output = downscaler, output
 
-    def refine(self, task: Task) -> int:
-        """Do a task; give the process that did."""
+    def ready(self) -> None:
+        """Tell that there was room for this actor."""
+
+    def refine(self, task: Task) -> None:
+        """Do a task."""
         self._downscaler.refine(task, self._output)
-        return os.getpid()
 
 
 def on_cluster(
@@ -43,8 +42,9 @@ def on_cluster(
 ) -> Iterator[Task]:
     """Do tasks on actors, and give each as soon as it is done.
 
-    An actor has two tasks at most, so the cluster never holds more than that of what is to come. One that
-    dies is started again with its tasks: they write what they would have written.
+    An actor is given tasks once it runs, and has two at most: so the cluster never holds more than that of
+    what is to come, and nothing waits for an actor that finds no room. One that dies is started again with
+    its tasks, which write what they would have written; those of one that dies too often go to the others.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def on_cluster(
     Raises
     ------
     GaveUpError
-        If actors died more often than `downscaling.max_failures`.
+        If every actor died more often than `downscaling.max_failures`.
     """
     import ray
 
@@ -70,32 +70,38 @@ def on_cluster(
         max_restarts=settings.max_failures,
         max_task_retries=settings.max_failures,
     )(_Worker)
-    shared = [ray.put(downscaler), ray.put(output)]
-    pool = [actor.remote(*shared) for _ in range(min(workers, len(tasks)))]
-    waiting, at_work = iter(tasks), {}
+    pool = [actor.remote(downscaler, output) for _ in range(min(workers, len(tasks)))]
+    starting = {one.ready.remote(): one for one in pool}
+    waiting, alive = deque(tasks), set(pool)
+    at_work: dict[Any, tuple[Task, Any]] = {}
 
     def give(one: Any) -> None:
-        task = next(waiting, None)
-        if task is not None:
+        busy = sum(other is one for _, other in at_work.values())
+        for _ in range(min(_AHEAD - busy, len(waiting))):
+            task = waiting.popleft()
             at_work[one.refine.remote(task)] = (task, one)
 
     try:
-        for _ in range(_AHEAD):
-            for one in pool:
-                give(one)
-        while at_work:
-            (done,), _ = ray.wait(list(at_work), num_returns=1)
-            task, one = at_work.pop(done)
+        while waiting or at_work:
+            (done,), _ = ray.wait([*starting, *at_work], num_returns=1)
+            task, one = (None, starting.pop(done)) if done in starting else at_work.pop(done)
             try:
                 environment.fetched(done)
             except ray.exceptions.RayActorError as error:
-                raise GaveUpError(
-                    f"downscaling: a worker died more than {settings.max_failures} times "
-                    "(downscaling.max_failures); the same command carries on",
-                    one_line(error),
-                ) from error
+                alive.discard(one)
+                waiting.extendleft([task] if task else [])
+                if not alive:
+                    raise GaveUpError(
+                        f"downscaling: its workers died more than {settings.max_failures} times each "
+                        "(downscaling.max_failures); the same command carries on",
+                        one_line(error),
+                    ) from error
+                for other in alive - set(starting.values()):
+                    give(other)
+                continue
             give(one)
-            yield task
+            if task is not None:
+                yield task
     finally:
         for one in pool:
             ray.kill(one)

@@ -151,7 +151,7 @@ class Record:
             bits = np.frombuffer(base64.b64decode(account.done), "u1")
             self.finished = np.unpackbits(bits, count=self.finished.size).reshape(account.shape).astype(bool)
 
-    def mark(self, frame: int, parts: int | slice) -> None:
+    def mark(self, frame: int, parts: int | slice | list[int]) -> None:
         """Note that parts of a frame are written; it is saved at once, or within a second.
 
         Raises

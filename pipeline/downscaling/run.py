@@ -95,7 +95,8 @@ def prepare(
     settings, pair = config.downscaling, spec.pair
     side = settings.tile or int(card["data"]["settings"]["patch"])
     height, width = (cells * pair.space for cells in source.grid)
-    lattice = Lattice.over(height, width, side, settings.overlap, pair)
+    corner = source.position(0, 0, 0)[1:]
+    lattice = Lattice.over(height, width, side, settings.overlap, pair, corner)
     downscaler = Downscaler(
         model_url, card["sha256"], source, lattice, config.sampling, settings, config.seed, device
     )
@@ -170,8 +171,7 @@ def downscale_to(
             return "already there, complete and with the same settings"
         tasks = tasks_left(output, record.finished, config.downscaling)
         for task in _shown(_done(config, downscaler, output, tasks, workers), tasks, record):
-            for part in task.parts:
-                record.mark(task.frame, part)
+            record.mark(task.frame, list(task.parts))
         record.finish()
     return f"{sum(len(task.parts) for task in tasks)} of {record.finished.size} parts written"
 

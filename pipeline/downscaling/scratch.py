@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+import os
 import tempfile
 
 import numpy as np
+
+from pipeline.errors import TroubleError
 
 
 class Scratch:
@@ -22,8 +26,23 @@ class Scratch:
         self._maps: list[np.memmap] = []
 
     def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Make a float32 array of zeros; on the file system it takes only what is written to."""
-        with tempfile.TemporaryFile(dir=self._folder) as file:
+        """Make a float32 array of zeros.
+
+        Raises
+        ------
+        TroubleError
+            If there is no room for it.
+        """
+        folder = self._folder or tempfile.gettempdir()
+        size = 4 * math.prod(shape)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk would end the process later on
+            except OSError as error:
+                raise TroubleError(
+                    f"{folder}: no room for a whole field of {size / 2**20:.0f} MiB ({error.strerror}); free "
+                    "some, or give another folder with --set downscaling.scratch=FOLDER"
+                ) from error
             made = np.memmap(file, np.float32, "w+", shape=shape)
         self._maps.append(made)
         return made

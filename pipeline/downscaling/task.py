@@ -22,6 +22,8 @@ from pipeline.errors import UserError
 from pipeline.model_file import load_card, load_model
 from pipeline.models.family import SuperResolutionModel
 
+_SUMMARISED = 2**22  # values of all members whose summary is made at once: 16 MiB
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -118,16 +120,18 @@ class Downscaler:
             torch.device(self.device),
             batch=self.settings.batch,
             precision=PRECISIONS[self.settings.precision],
+            even=self.settings.compile,
         )
 
     def refine(self, task: Task, output: Output) -> None:
         """Do a task: draw its members, write them and, if it is among its parts, the summary."""
-        scratch, plan = Scratch(self.settings.scratch), output.plan
+        plan, ensemble = output.plan, Scratch(self.settings.scratch)
         summary = plan.members in task.parts
-        kept = scratch.zeros((len(task.members), plan.pair.time, *plan.grid)) if summary else None
+        kept = ensemble.zeros((len(task.members), plan.pair.time, *plan.grid)) if summary else None
         at_once = self.settings.members_at_once
         for first in range(0, len(task.members), at_once):
             members = task.members[first : first + at_once]
+            scratch = Scratch(self.settings.scratch)  # of these members alone
             fields = self.sampler.draw(FrameOf(self.source, task.frame), members, scratch)
             for k, member in enumerate(members):
                 for rows, values in self._conserving(task.frame, fields[k], output.chunk_rows):
@@ -136,6 +140,7 @@ class Downscaler:
                     if kept is not None:
                         kept[first + k, :, rows] = values
                     scratch.rest()
+                    ensemble.rest()
         if kept is not None:
             self._summarise(task.frame, kept, output)
 
@@ -155,19 +160,24 @@ class Downscaler:
         )
 
     def _summarise(self, frame: int, members: np.ndarray, output: Output) -> None:
-        plan, step = output.plan, output.chunk_rows
-        for first in range(0, plan.grid[0], step):
-            rows = slice(first, min(first + step, plan.grid[0]))
-            values = np.array(members[:, :, rows])  # (M, tau, rows, W)
-            missing = np.isnan(values[0])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # NaN in, NaN out
-                quantiles = np.quantile(values, plan.quantiles, axis=0) if plan.quantiles else None
-            exceed = None
-            if plan.exceed:
-                exceed = np.stack([(values > amount).mean(axis=0) for amount in plan.exceed])
-                exceed[:, missing] = np.nan
-            output.write_summary(frame, rows, values.mean(axis=0), quantiles, exceed)
+        plan, (H, W) = output.plan, output.plan.grid
+        for first in range(0, H, output.chunk_rows):
+            rows = slice(first, min(first + output.chunk_rows, H))
+            shape = (plan.pair.time, rows.stop - rows.start, W)
+            mean = np.empty(shape, np.float32)
+            quantiles = np.empty((len(plan.quantiles), *shape), np.float32)
+            exceed = np.empty((len(plan.exceed), *shape), np.float32)
+            wide = max(1, _SUMMARISED // (len(members) * shape[0] * shape[1]))
+            for left in range(0, W, wide):
+                strip = slice(left, left + wide)
+                values = np.array(members[:, :, rows, strip])  # (M, tau, rows, columns)
+                mean[..., strip] = values.mean(axis=0)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # NaN in, NaN out
+                    quantiles[..., strip] = np.quantile(values, plan.quantiles, axis=0)
+                for one, amount in zip(exceed, plan.exceed, strict=True):
+                    one[..., strip] = np.where(np.isnan(values[0]), np.nan, (values > amount).mean(axis=0))
+            output.write_summary(frame, rows, mean, quantiles, exceed)
 
 
 def tasks_left(output: Output, finished: np.ndarray, settings: DownscalingSettings) -> list[Task]:
@@ -191,11 +201,11 @@ def tasks_left(output: Output, finished: np.ndarray, settings: DownscalingSettin
         if not left:
             continue
         if output.plan.summarised:
-            every = range(settings.members) if output.plan.members in left else left
-            tasks.append(Task(frame, tuple(every), tuple(left)))
+            tasks.append(Task(frame, tuple(range(settings.members)), tuple(left)))
         else:
-            tasks += [
-                Task(frame, tuple(left[k : k + size]), tuple(left[k : k + size]))
-                for k in range(0, len(left), size)
-            ]
+            # The same groups whatever is left: what is denoised together decides the last bits.
+            for first in range(0, settings.members, size):
+                group = range(first, min(first + size, settings.members))
+                parts = tuple(part for part in left if part in group)
+                tasks += [Task(frame, tuple(group), parts)] if parts else []
     return tasks

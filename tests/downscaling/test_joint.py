@@ -120,6 +120,24 @@ def test_the_field_does_not_depend_on_what_is_denoised_at_once(trained_like):
     assert np.abs(together[0] - together[1]).max() > 0.1
 
 
+def test_copies_that_fill_a_batch_change_nothing(trained_like):
+    model, frame = trained_like(), WholeFrame(PAIR, (15, 12))
+    sampling, lattice = SamplingSettings(steps=2, members=2), Lattice.over(60, 48, 24, 0.25, PAIR)
+    members = [0, 1]
+    plain = drawn(model, frame, lattice, sampling, members, batch=10)
+    filled = drawn(model, frame, lattice, sampling, members, batch=10, even=True)
+    np.testing.assert_allclose(filled, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_tiles_lie_where_they_do_on_the_whole_plane():
+    whole = Lattice.over(160, 160, 24, 0.25, PAIR, corner=(-100, 36))
+    part = Lattice.over(100, 88, 24, 0.25, PAIR, corner=(-100 + 28, 36 + 40))
+    everywhere = {tile.corner for tile in whole}
+    inner = {(y, x) for y, x in (tile.corner for tile in part) if 0 < y < 76 and 0 < x < 64}
+    assert len(inner) > 4
+    assert {(y + 28, x + 40) for y, x in inner} <= everywhere
+
+
 def test_tiles_are_joined_without_seams(trained_like):
     """Between tiles that are put side by side there is a jump; joined ones differ no more than pixels do."""
     model = trained_like()
