@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 # A Ray job runs this file from the folder it was shipped to, where nothing is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,8 +34,14 @@ Whatever is killed carries on when the same command is given again. What is writ
 FLAGS = {
     "--members": ("downscaling.members", "members of the ensemble"),
     "--steps": ("sampling.steps", "network evaluations per member (default: the model's)"),
-    "--quantiles": ("downscaling.quantiles", "quantiles of the ensemble to write, as in 0.5,0.9"),
-    "--exceed": ("downscaling.exceed", "amounts whose probability of exceedance to write"),
+    "--quantiles": (
+        "downscaling.quantiles",
+        "quantiles of the ensemble to write, as in 0.5,0.9; one worker then draws all members of a frame",
+    ),
+    "--exceed": (
+        "downscaling.exceed",
+        "amounts whose probability of exceedance to write; likewise one frame is one task",
+    ),
     "--tile": ("downscaling.tile", "fine pixels that the network sees at once (default: as in training)"),
     "--seed": ("seed", "seed of the ensemble"),
     "--tracking-uri": ("tracking.uri", "MLflow server or database that knows models:/NAME@ALIAS"),
@@ -67,34 +75,38 @@ def main(argv: list[str]) -> None:
     environment.prepare()
     workers = _workers(arguments.workers)
 
-    from pipeline.downscaling.netcdf import refuse_netcdf, to_netcdf
-    from pipeline.downscaling.options import input_from
-    from pipeline.downscaling.run import downscale_to, prepare, sampling_of
+    from pipeline.downscaling.destination import Destination, write_to
+    from pipeline.downscaling.options import input_from, refuse_settings
+    from pipeline.downscaling.run import prepare, sampling_of
     from pipeline.evaluation.pieces import pick_device
 
+    refuse_settings(arguments.set)
     if arguments.no_members:
         arguments.set.append("downscaling.write_members=false")
     model = _folder(arguments)
     config = config_from(arguments, {"sampling": sampling_of(model)})
-    output = environment.resolve_output(arguments.output)
-    as_file = output.endswith(".nc")
-    zarr = output.removesuffix(".nc") + ".zarr" if as_file else output
-    wanted = input_from(arguments, zarr)
-    device = "cpu" if workers and config.downscaling.gpus_per_worker else pick_device(arguments.device).type
-    with ExitStack() as bars:
-        prepared = prepare(config, model, wanted, device=device, told=partial(_bar, bars))
-    if as_file:
-        refuse_netcdf(prepared.plan.nbytes, output)
-    print(prepared.describe(zarr), flush=True)
-    if arguments.dry_run:
-        return
-    if workers is not None:
-        each = {"CPU": config.downscaling.cpus_per_worker, "GPU": config.downscaling.gpus_per_worker}
+    destination = Destination.of(arguments.output)
+    destination.check()
+    wanted = input_from(arguments, destination)
+    share = config.downscaling.gpus_per_worker
+    device = pick_device(arguments.device, workers, share, key="downscaling.gpus_per_worker").type
+    with ExitStack() as folders:
+        if arguments.dry_run:
+            folder = folders.enter_context(TemporaryDirectory(prefix="finescale-"))
+            wanted = replace(wanted, ingested_url=f"{folder}/input")
+        with ExitStack() as bars:
+            told = partial(_bar, bars)
+            elsewhere = workers is not None
+            prepared = prepare(config, model, wanted, device=device, told=told, elsewhere=elsewhere)
+        done = destination.holds(prepared.plan, overwrite=arguments.overwrite)
+        print(prepared.describe(destination.url), flush=True)
+        if arguments.dry_run:
+            return
+    if workers is not None and not done:
+        each = {"CPU": config.downscaling.cpus_per_worker, "GPU": share}
         environment.start_ray(config, each, processes=workers, setting="downscaling")
-    print(downscale_to(prepared, zarr, workers=workers, overwrite=arguments.overwrite))
-    if as_file:
-        to_netcdf(zarr, output, overwrite=arguments.overwrite)
-    print(f"output: {output}")
+    print(write_to(prepared, destination, workers=workers, overwrite=arguments.overwrite))
+    print(f"output: {destination.url}")
 
 
 def _workers(text: str | None) -> int | None:

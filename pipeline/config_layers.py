@@ -145,9 +145,11 @@ def _one_line(error: ValidationError, layers: Mapping[str, Mapping[str, Any]]) -
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"unknown key; known here: {', '.join(_known_keys(first['loc'][:-1]))}"
+    more = f" (and {len(others)} more)" if others else ""
+    if not key:  # a check of the whole tree: its message names the settings, which may be of several layers
+        return f"{message}{more}"
     holder = [name for name, layer in layers.items() if _holds(layer, first["loc"])]
     origin = f" (from the {holder[-1]})" if holder else ""
-    more = f" (and {len(others)} more)" if others else ""
     return f"{key}{value}: {message}{origin}{more}"
 
 

@@ -123,9 +123,9 @@ def write_to(
         done = ALREADY
     else:
         done = downscale_to(prepared, destination.store, workers=workers, overwrite=overwrite)
-    if destination.is_file:
-        if done != ALREADY or destination.begun:
+        if destination.is_file:
             to_netcdf(destination.store, destination.url, overwrite=overwrite)
+    if destination.is_file:
         if destination.begun:
             files.remove_folder(destination.store)
         if prepared.ingested:

@@ -74,7 +74,7 @@ def to_netcdf(output_url: str, path: str, *, limit: int = LIMIT, overwrite: bool
     refuse_netcdf(sum(array.nbytes for array in arrays.values()), path, limit)
     path = files.local_path(files.resolve(path))
     if os.path.exists(path) and not overwrite:
-        if _fingerprint(path) == group.attrs[FINGERPRINT]:
+        if fingerprint_of(path) == group.attrs[FINGERPRINT]:
             return
         raise UserError(f"{path}: another file is there already; choose another name, or add --overwrite")
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
@@ -90,8 +90,8 @@ def to_netcdf(output_url: str, path: str, *, limit: int = LIMIT, overwrite: bool
             os.remove(temporary)
 
 
-def _fingerprint(path: str) -> str | None:
-    """Read of which output a file was made."""
+def fingerprint_of(path: str) -> str | None:
+    """Read of which output a local file was made; none if it is no such file."""
     try:
         with h5py.File(path, "r") as file:
             value = file.attrs.get(FINGERPRINT)

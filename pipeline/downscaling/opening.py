@@ -14,7 +14,7 @@ from pipeline.data.frame_rows import present_in
 from pipeline.data.readers import Selection
 from pipeline.data.rules import OtherVariable, SourceRules
 from pipeline.data.store import FieldStore
-from pipeline.errors import UserError
+from pipeline.errors import TroubleError, UserError
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.run import Ingested, Target, ingest
 from pipeline.ingest.transfer import Progress
@@ -42,7 +42,7 @@ class InputRequest:
     coarsen : bool
         The input is fine, and is coarsened on the fly.
     overwrite : bool
-        Replace what other files have left at `ingested_url`.
+        Replace what other files have left at `ingested_url`; what these have left is carried on.
     """
 
     request: Request
@@ -83,8 +83,16 @@ def open_store(
     selection = _with_context(wanted, spec, data)
     request = replace(request, rules=rules, selection=selection, only_new=False)
     url = files.resolve(wanted.ingested_url)
-    done = ingest(request, Target(url, overwrite=wanted.overwrite), progress)
-    _refuse_others(done)
+    replaceable = wanted.overwrite and manifest.state(url) in ("complete", "incomplete")
+    try:
+        done = ingest(request, Target(url), progress)
+        _refuse_others(done)
+    except TroubleError:
+        raise
+    except UserError:
+        if not replaceable:
+            raise
+        done = ingest(request, Target(url, overwrite=True), progress)
     return done.store
 
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 
-from pipeline import files
+from pipeline.config_layers import parse_assignment
 from pipeline.data.readers import Selection
 from pipeline.data.rules import load_rules
+from pipeline.downscaling.destination import Destination
 from pipeline.downscaling.opening import InputRequest
 from pipeline.errors import UserError
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.options import box, moment
 
 
-def input_from(arguments: argparse.Namespace, output: str) -> InputRequest:
+def input_from(arguments: argparse.Namespace, destination: Destination) -> InputRequest:
     """Say what is to be refined.
 
     Parameters
     ----------
     arguments : argparse.Namespace
-    output : str
-        Files are ingested beside it.
+    destination : Destination
+        Files are ingested beside it; what others have left there is replaced if no output has been begun.
 
     Raises
     ------
@@ -31,21 +33,48 @@ def input_from(arguments: argparse.Namespace, output: str) -> InputRequest:
     request = Request(
         paths=tuple(arguments.input),
         rules=load_rules(arguments.source) if arguments.source else None,
-        selection=replace(_period(arguments.time), bbox=box(arguments.bbox)),
+        selection=replace(period(arguments.time), bbox=box(arguments.bbox)),
         variable=arguments.variable,
         units=arguments.units,
+        ingest_flags=False,
     )
     return InputRequest(
         request,
-        ingested_url=files.resolve(output).rstrip("/") + ".input",
+        ingested_url=destination.ingested,
         statics_url=arguments.statics,
         coarsen=arguments.coarsen,
-        overwrite=arguments.overwrite,
+        overwrite=arguments.overwrite or not destination.begun,
     )
 
 
-def _period(text: str | None) -> Selection:
-    """Read `A/B`, of dates also `A:B`; either end may be left out."""
+def refuse_settings(assignments: Iterable[str]) -> None:
+    """Refuse a setting that would be taken for the size of the ensemble, which is another one.
+
+    Parameters
+    ----------
+    assignments : iterable of str
+        What was given with `--set`.
+
+    Raises
+    ------
+    UserError
+        Naming it.
+    """
+    for text in assignments:
+        key, value = parse_assignment(text)
+        of_tree = key == "sampling" and isinstance(value, dict) and "members" in value
+        if key == "sampling.members" or of_tree:
+            raise UserError(f"--set {text}: is how many members score a trial; give --members N")
+
+
+def period(text: str | None) -> Selection:
+    """Read `A/B`, of dates also `A:B`; either end may be left out.
+
+    Raises
+    ------
+    UserError
+        If it is none.
+    """
     if text is None:
         return Selection()
     first, found, last = text.partition("/" if "/" in text or text.count(":") != 1 else ":")

@@ -20,8 +20,8 @@ from pipeline import files
 from pipeline.data import axes, layout
 from pipeline.data.manifest import canonical
 from pipeline.downscaling.output_plan import OutputPlan
-from pipeline.downscaling.record import LOCK, MANIFEST, RECORD, Account, Record, state
-from pipeline.errors import UserError
+from pipeline.downscaling.record import LOCK, MANIFEST, RECORD, Account, Record, refuse_foreign, state
+from pipeline.errors import UserError, one_line
 
 FINGERPRINT = "finescale_fingerprint"  # the group's attribute
 
@@ -156,16 +156,21 @@ def writing(
         it is complete (without `resume`).
     """
     url = files.resolve(url)
-    _refuse_foreign(url)
+    refuse_foreign(url)
     message = (
         f"output {url}: another downscaling is writing to it; wait for its end, or give another --output"
     )
     with contextlib.ExitStack() as stack:
-        with files.reached(url):
-            lease = stack.enter_context(files.leased(files.join(url, LOCK), message))
-            account, complete = _prepared(url, plan, resume, overwrite)
-            if complete:
-                files.remove(files.join(url, RECORD))  # of a process that was killed just before
+        try:
+            with files.reached(url):
+                lease = stack.enter_context(files.leased(files.join(url, LOCK), message))
+                account, complete = _prepared(url, plan, resume, overwrite)
+                if complete:
+                    files.remove(files.join(url, RECORD))  # of a process that was killed just before
+        except OSError as error:  # of a system folder, say, whose permissions do not tell
+            raise UserError(
+                f"output {url}: cannot be written ({one_line(error)}); give another --output"
+            ) from error
         record = Record(url, account, complete=complete, still_alone=lease.check)
         try:
             yield Output(url, plan), record
@@ -174,12 +179,6 @@ def writing(
                 record.close()
             raise
         record.close()
-
-
-def _refuse_foreign(url: str) -> None:
-    """Keep off what is not ours, before anything is put there."""
-    if state(url) == "foreign":
-        raise UserError(f"output {url}: something else is there already; give another --output")
 
 
 def _prepared(url: str, plan: OutputPlan, resume: bool, overwrite: bool) -> tuple[Account, bool]:

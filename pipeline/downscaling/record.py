@@ -46,6 +46,18 @@ def state(url: str) -> Literal["absent", "incomplete", "complete", "foreign"]:
     return "absent" if all(name.startswith((RECORD, LOCK)) or not name for name in names) else "foreign"
 
 
+def refuse_foreign(url: str) -> None:
+    """Keep off what is not ours.
+
+    Raises
+    ------
+    UserError
+        If something else lies there, or the place cannot be reached.
+    """
+    if state(url) == "foreign":
+        raise UserError(f"output {url}: something else is there already; give another --output")
+
+
 @dataclass(frozen=True)
 class Account:
     """What an output says of itself: its manifest at the end, its record before.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline import __version__, environment
+from pipeline import __version__, environment, files
 from pipeline.config import Config
 from pipeline.downscaling import pool
 from pipeline.downscaling.coarse_input import CoarseInput, open_input
@@ -18,25 +19,36 @@ from pipeline.downscaling.output import Output, writing
 from pipeline.downscaling.output_plan import OutputPlan
 from pipeline.downscaling.record import Record
 from pipeline.downscaling.task import Downscaler, Task, tasks_left
+from pipeline.errors import UserError
 from pipeline.ingest.transfer import Progress
 from pipeline.model_file import load_card, load_model
 from pipeline.progress import progress
 
+ALREADY = "already there, complete and with the same settings"
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything checked, nothing written.
+    """Everything checked, no output begun.
 
     Attributes
     ----------
     config : Config
     downscaler : Downscaler
     plan : OutputPlan
+    wanted : InputRequest
     """
 
     config: Config
     downscaler: Downscaler
     plan: OutputPlan
+    wanted: InputRequest
+
+    @property
+    def ingested(self) -> bool:
+        """Whether what is refined is a store that was made of files for this."""
+        url = files.resolve(self.wanted.ingested_url)
+        return self.source.store.url == url and url not in map(files.resolve, self.wanted.request.paths)
 
     @property
     def source(self) -> CoarseInput:
@@ -49,13 +61,18 @@ class Prepared:
         lattice, sampling = self.downscaler.lattice, self.downscaler.sampling
         (h, w), (H, W), tau = source.grid, plan.grid, plan.pair.time
         arrays = ", ".join(plan.arrays)
+        paths = self.wanted.request.paths
+        given = source.store.url
+        if self.ingested:
+            given = paths[0] + (" and others" if len(paths) > 1 else "")
         lines = [
-            f"input: {len(source)} coarse frames of {h} x {w} cells from {source.store.url}, "
+            f"input: {len(source)} coarse frames of {h} x {w} cells from {given}, "
             f"{source.times[0]} to {source.times[-1]}",
             f"output: {url}: {arrays} at {len(source) * tau} times on {H} x {W} pixels, "
             f"{plan.nbytes / 2**30:.3g} GiB before compression",
             f"model: {self.downscaler.model_url} ({plan.pair}, {source.context} coarse frames of context)",
-            f"sampling: {settings.members} members, {sampling.sampler}, {sampling.steps} network evaluations",
+            f"sampling: {settings.members} members, {sampling.sampler}, {sampling.steps} network evaluations "
+            f"on {self.downscaler.device}",
             f"tiles: {len(lattice)} of {lattice.shape[0]} x {lattice.shape[1]} pixels, "
             f"every {lattice.stride}",
         ]
@@ -69,7 +86,13 @@ def sampling_of(model_url: str) -> dict[str, Any]:
 
 
 def prepare(
-    config: Config, model_url: str, wanted: InputRequest, *, device: str = "cpu", told: Progress | None = None
+    config: Config,
+    model_url: str,
+    wanted: InputRequest,
+    *,
+    device: str = "cpu",
+    told: Progress | None = None,
+    elsewhere: bool = False,
 ) -> Prepared:
     """Load the model, open the input, check that they belong together.
 
@@ -84,12 +107,16 @@ def prepare(
         Of the networks.
     told : callable, optional
         Shows the progress of an ingest.
+    elsewhere : bool
+        Other machines will do the work: what is on their disks cannot be checked.
 
     Raises
     ------
     UserError
         One line, for the first thing that does not fit.
     """
+    if not elsewhere:
+        _check_scratch(config.downscaling.scratch)
     card, spec = load_card(model_url), load_model(model_url).spec
     source = open_input(wanted, spec, card, *([told] if told else []))
     settings, pair = config.downscaling, spec.pair
@@ -100,7 +127,14 @@ def prepare(
     downscaler = Downscaler(
         model_url, card["sha256"], source, lattice, config.sampling, settings, config.seed, device
     )
-    return Prepared(config, downscaler, _output_plan(config, downscaler, card))
+    return Prepared(config, downscaler, _output_plan(config, downscaler, card), wanted)
+
+
+def _check_scratch(folder: str | None) -> None:
+    if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+        raise UserError(
+            f"downscaling.scratch = {folder}: not a folder that can be written to; make it, or leave it out"
+        )
 
 
 def _output_plan(config: Config, downscaler: Downscaler, card: Mapping[str, Any]) -> OutputPlan:
@@ -168,7 +202,7 @@ def downscale_to(
     config, downscaler = prepared.config, prepared.downscaler
     with writing(url, prepared.plan, overwrite=overwrite, resume=resume) as (output, record):
         if record.complete:
-            return "already there, complete and with the same settings"
+            return ALREADY
         tasks = tasks_left(output, record.finished, config.downscaling)
         for task in _shown(_done(config, downscaler, output, tasks, workers), tasks, record):
             record.mark(task.frame, list(task.parts))

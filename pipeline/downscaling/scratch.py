@@ -35,15 +35,15 @@ class Scratch:
         """
         folder = self._folder or tempfile.gettempdir()
         size = 4 * math.prod(shape)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            try:
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
                 os.posix_fallocate(file.fileno(), 0, size)  # a full disk would end the process later on
-            except OSError as error:
-                raise TroubleError(
-                    f"{folder}: no room for a whole field of {size / 2**20:.0f} MiB ({error.strerror}); free "
-                    "some, or give another folder with --set downscaling.scratch=FOLDER"
-                ) from error
-            made = np.memmap(file, np.float32, "w+", shape=shape)
+                made = np.memmap(file, np.float32, "w+", shape=shape)
+        except OSError as error:
+            raise TroubleError(
+                f"{folder}: no room for a whole field of {size / 2**20:.0f} MiB ({error.strerror}); free "
+                "some, or give another folder with --set downscaling.scratch=FOLDER"
+            ) from error
         self._maps.append(made)
         return made
 

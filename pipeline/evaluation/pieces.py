@@ -254,7 +254,9 @@ def _score_on_cluster(
         advance(bounds[1] - bounds[0])
 
 
-def pick_device(name: str, workers: int | None = None, gpus_per_worker: float = 0.0) -> torch.device:
+def pick_device(
+    name: str, workers: int | None = None, gpus_per_worker: float = 0.0, key: str = "tuning.gpus_per_trial"
+) -> torch.device:
     """Give the device that `cpu`, `cuda` or `auto` (a GPU if there is one) stands for.
 
     Parameters
@@ -263,6 +265,8 @@ def pick_device(name: str, workers: int | None = None, gpus_per_worker: float = 
     workers : int, optional
         Processes of a cluster, whose GPUs this process does not see.
     gpus_per_worker : float
+    key : str
+        What `gpus_per_worker` is called in the configuration, for the message.
 
     Raises
     ------
@@ -272,8 +276,7 @@ def pick_device(name: str, workers: int | None = None, gpus_per_worker: float = 
     if workers is not None:
         if name == "cuda" and gpus_per_worker == 0:
             raise UserError(
-                "--device cuda: with --workers give each its share of a GPU, "
-                "as in --set tuning.gpus_per_trial=0.5"
+                f"--device cuda: with --workers give each its share of a GPU, as in --set {key}=0.5"
             )
         return torch.device("cuda" if name != "cpu" and gpus_per_worker > 0 else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

@@ -32,6 +32,8 @@ class Request:
         Leave out files with a fault of their own, instead of stopping at the first.
     only_new : bool
         Pass over frames whose time is in the store already, without looking at their values.
+    ingest_flags : bool
+        It was given to `jobs/ingest.py`, whose flags messages may offer.
     """
 
     paths: tuple[str, ...]
@@ -41,6 +43,7 @@ class Request:
     units: str | None = None
     skip_bad: bool = False
     only_new: bool = False
+    ingest_flags: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,15 @@ class Faults:
         How many were given.
     skip : bool
         Go on without it.
+    can_skip : bool
+        Whether the user could ask for that.
     found : list of str
         One line per file left out so far.
     """
 
     files: int
     skip: bool
+    can_skip: bool = True
     found: list[str] = field(default_factory=list)
 
     def note(self, error: UserError) -> None:
@@ -70,7 +76,7 @@ class Faults:
             raise error
         self.found.append(str(error))
         if not self.skip:
-            hint = "; --skip-bad goes on without such files" if self.files > 1 else ""
+            hint = "; --skip-bad goes on without such files" if self.can_skip and self.files > 1 else ""
             raise UserError(f"{error}{hint}") from error
         if len(self.found) == self.files:
             raise UserError(f"all {self.files} files are bad; the first: {self.found[0]}") from error
@@ -132,7 +138,7 @@ def plan(request: Request, axis: timeline.Axis | None = None) -> Plan:
         raise UserError("no files given; name some, or give a --source that knows where its files are")
     paths = expand(given, anonymous=bool(rules and rules.anonymous))
     fresh = [path for path in paths if not _known_by_name(path, request, axis)]
-    faults = Faults(len(fresh), request.skip_bad)
+    faults = Faults(len(fresh), request.skip_bad, request.ingest_flags)
     sources: list[Source] = []
     for path in fresh:
         try:
@@ -163,9 +169,8 @@ def _within(sources: list[Source], request: Request) -> list[Source]:
     if sources and not kept:
         chosen = request.selection
         period = f"from {chosen.start or 'the first'} to {chosen.stop or 'the last'}" if chosen else "at all"
-        raise UserError(
-            f"{sources[0].path}: no frame {period}, nor in the other files; change --start or --stop"
-        )
+        flags = "--start or --stop" if request.ingest_flags else "--time"
+        raise UserError(f"{sources[0].path}: no frame {period}, nor in the other files; change {flags}")
     return kept
 
 

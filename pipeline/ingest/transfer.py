@@ -15,6 +15,8 @@ from pipeline.data.writer import FrameDiffersError, StoreWriter
 from pipeline.errors import UserError
 from pipeline.ingest.inputs import Faults, Plan, order
 
+_STORE = "the store"
+
 Progress = Callable[[str, int], Callable[[int], None]]
 """Called with what is done and out of how many frames; gives a function to tell how many more were done."""
 
@@ -60,7 +62,7 @@ def without_bad_values(
                         before, path = here.setdefault(moment, (digest, source.path))
                         if before != digest:
                             raise _ContradictionError(
-                                _contradiction(source, np.datetime64(moment, "s"), path)
+                                _contradiction(planned, source, np.datetime64(moment, "s"), path)
                             )
                 tell(len(fields[0]))
             kept.append(source)
@@ -87,11 +89,13 @@ def _doubled(sources: Sequence[Source]) -> set[int]:
     return set(values[counts > 1].tolist())
 
 
-def _contradiction(source: Source, time: np.datetime64, there: str) -> str:
-    return (
-        f"{source.path}: time {time} comes twice, with other values in {there}; leave the file out, or add "
-        "--keep-stored to keep what came first"
-    )
+def _contradiction(planned: Plan, source: Source, time: np.datetime64, there: str) -> str:
+    remedy = "leave the file out"
+    if planned.request.ingest_flags:
+        remedy += ", or add --keep-stored to keep what came first"
+    elif there == _STORE:
+        remedy += ", or add --overwrite"
+    return f"{source.path}: time {time} comes twice, with other values in {there}; {remedy}"
 
 
 def transfer(
@@ -129,8 +133,8 @@ def transfer(
                     new = writer.put(place, frame, manifest.frame_digest(*frame))
                 except FrameDiffersError as error:
                     if not keep_stored:
-                        there = came_from.get(place, "the store")
-                        raise UserError(_contradiction(source, line.time(place), there)) from error
+                        there = came_from.get(place, _STORE)
+                        raise UserError(_contradiction(planned, source, line.time(place), there)) from error
                     done.kept += 1
                     continue
                 came_from[place] = source.path

@@ -47,6 +47,10 @@ class DownscalingSettings(Settings):
     def _makes_sense(self) -> DownscalingSettings:
         if not all(0 < q < 1 for q in self.quantiles):
             raise ValueError(f"quantiles = {list(self.quantiles)}: each must lie between 0 and 1")
+        for name in ("quantiles", "exceed"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} = {list(given)}: one comes twice; give each once")
         if not self.write_members and not self.summarised:
             raise ValueError("write_members = false: there is nothing to write; give quantiles or exceed")
         if self.summarised and self.members < 2:

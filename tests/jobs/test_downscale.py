@@ -1,7 +1,6 @@
 """The job as a user runs it, on the shared store, whose fine field it coarsens and refines again."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -12,40 +11,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import pipeline
-from pipeline import UserError, environment
-from pipeline.cli import run_job
-from pipeline.config import SamplingSettings
-from pipeline.config_layers import load_config
 from pipeline.data.store import write_store
-from pipeline.model_file import describe_data, save_model
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "downscale.py"
-
-
-@pytest.fixture
-def model(trained_like, store, tmp_path):
-    config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
-    url, sampling = str(tmp_path / "model"), SamplingSettings(steps=2, members=3)
-    save_model(url, trained_like(), sampling=sampling, data=describe_data(store, config), scores={})
-    return url
-
-
-@pytest.fixture
-def job(monkeypatch, capsys, tmp_path, model, store):
-    """Run the job in this process; give its status and the lines on stdout and stderr."""
-
-    def job(*arguments, given=("--input", store.url, "--coarsen", "--members", "3", "--steps", "2")):
-        monkeypatch.chdir(tmp_path)
-        command = [str(JOB), "--model", model, *given, "--time", "2010-08-26T00:10/2010-08-26T00:30"]
-        monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
-        monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
-        with pytest.raises(SystemExit) as ended:
-            run_job(runpy.run_path(str(JOB))["main"])
-        said = capsys.readouterr()
-        return ended.value.code, said.out.splitlines(), said.err.splitlines()
-
-    return job
 
 
 def content(folder):
@@ -63,8 +31,8 @@ def coarse(values, pair):
 
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
-def test_an_archive_becomes_an_ensemble(job, store, pair, tmp_path):
-    status, said, _ = job("--output", "fine.zarr")
+def test_an_archive_becomes_an_ensemble(downscale, store, pair, tmp_path):
+    status, said, _ = downscale("--output", "fine.zarr")
     assert status == 0, said
     assert any("sampling: 3 members, dpm_solver_pp_2m, 2 network evaluations" in line for line in said)
     found = xr.open_zarr(tmp_path / "fine.zarr")
@@ -83,33 +51,33 @@ def test_an_archive_becomes_an_ensemble(job, store, pair, tmp_path):
     assert np.nanmax(np.abs(field.values[0] - field.values[1])) > 0.01
 
     before = content(tmp_path / "fine.zarr")
-    status, said, _ = job("--output", "fine.zarr")
+    status, said, _ = downscale("--output", "fine.zarr")
     assert (status, said[-2]) == (0, "already there, complete and with the same settings")
     assert content(tmp_path / "fine.zarr") == before
 
 
-def test_a_member_does_not_depend_on_what_else_is_drawn(job, store, tmp_path):
-    job("--output", "all.zarr", "--set", "downscaling.members_at_once=2")
+def test_a_member_does_not_depend_on_what_else_is_drawn(downscale, store, tmp_path):
+    downscale("--output", "all.zarr", "--set", "downscaling.members_at_once=2")
     whole = xr.open_zarr(tmp_path / "all.zarr").precipitation
-    status, said, _ = job(
+    status, said, _ = downscale(
         "--output", "part.zarr", "--set", "downscaling.members_at_once=1", "--set", "downscaling.batch=1"
     )
     assert status == 0, said
     alone = xr.open_zarr(tmp_path / "part.zarr").precipitation
     np.testing.assert_allclose(alone, whole, rtol=1e-4, atol=1e-5)
     given = ("--input", store.url, "--coarsen", "--members", "2", "--steps", "2")
-    status, said, _ = job("--output", "fewer.zarr", given=given)
+    status, said, _ = downscale("--output", "fewer.zarr", given=given)
     assert status == 0, said
     np.testing.assert_allclose(
         xr.open_zarr(tmp_path / "fewer.zarr").precipitation, whole[:2], rtol=1e-4, atol=1e-5
     )
 
 
-def test_summaries_are_those_of_the_members(job, tmp_path):
+def test_summaries_are_those_of_the_members(downscale, tmp_path):
     wanted = ["--quantiles", "0.25,0.9", "--exceed", "0.5,2"]
-    status, said, _ = job("--output", "both.zarr", *wanted)
+    status, said, _ = downscale("--output", "both.zarr", *wanted)
     assert status == 0, said
-    status, said, _ = job("--output", "summary.zarr", *wanted, "--no-members")
+    status, said, _ = downscale("--output", "summary.zarr", *wanted, "--no-members")
     assert status == 0, said
     both, alone = (xr.open_zarr(tmp_path / name) for name in ("both.zarr", "summary.zarr"))
     members = both.precipitation.values
@@ -126,9 +94,9 @@ def test_summaries_are_those_of_the_members(job, tmp_path):
         assert np.isnan(found.precipitation_exceedance.values[:, ~valid]).all()
 
 
-def test_killed_and_given_again_it_is_the_same_to_the_byte(store, model, tmp_path):
+def test_killed_and_given_again_it_is_the_same_to_the_byte(store, finished_model, tmp_path):
     command = [
-        sys.executable, JOB, "--model", model, "--input", store.url, "--coarsen", "--members", "2",
+        sys.executable, JOB, "--model", finished_model, "--input", store.url, "--coarsen", "--members", "2",
         "--steps", "2", "--set", "downscaling.members_at_once=1",
     ]  # fmt: skip
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -149,7 +117,7 @@ def test_killed_and_given_again_it_is_the_same_to_the_byte(store, model, tmp_pat
     assert carried_on == whole
 
 
-def test_a_coarse_store_and_files_of_it_give_the_same(job, store, pair, tmp_path):
+def test_a_coarse_store_and_files_of_it_give_the_same(downscale, store, pair, tmp_path):
     fine = store.to_xarray().precipitation.isel(time=slice(0, 24))
     with np.errstate(invalid="ignore"):
         means = np.nan_to_num(coarse(fine.fillna(0).values, pair)).astype("f4")
@@ -167,28 +135,16 @@ def test_a_coarse_store_and_files_of_it_give_the_same(job, store, pair, tmp_path
     )
     statics.to_netcdf(tmp_path / "statics.nc", engine="h5netcdf")
     more = ("--members", "2", "--steps", "2", "--statics", "statics.nc")
-    status, _, error = job("--output", "a.zarr", given=("--input", "lr.zarr", *more))
+    status, _, error = downscale("--output", "a.zarr", given=("--input", "lr.zarr", *more))
     assert status == 0, error
-    status, _, error = job("--output", "b.zarr", given=("--input", "lr*.nc", *more))
+    status, _, error = downscale("--output", "b.zarr", given=("--input", "lr*.nc", *more))
     assert status == 0, error
     a, b = (xr.open_zarr(tmp_path / name).precipitation for name in ("a.zarr", "b.zarr"))
     np.testing.assert_array_equal(a.time, b.time)
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    status, _, error = job("--output", "c.nc", given=("--input", "lr.zarr", *more))
+    status, _, error = downscale("--output", "c.nc", given=("--input", "lr.zarr", *more))
     assert status == 0, error
     np.testing.assert_array_equal(xr.open_dataset(tmp_path / "c.nc").precipitation, a)
-
-
-def test_from_a_notebook(model, store, pair):
-    data = store.to_xarray().precipitation.isel(time=slice(0, 12)).fillna(0).load()
-    settings = {"members": 2, "steps": 2, "coarsen": True, "statics": store.url}
-    found = pipeline.downscale(model, data, **settings, exceed=[1.0])
-    assert found.precipitation.shape == (2, 12, 48, 48)
-    assert set(found) >= {"precipitation", "precipitation_exceedance", "precipitation_mean"}
-    whole = pipeline.downscale(model, store.url, **settings | {"members": 1}, bbox=None)
-    assert whole.precipitation.sizes["time"] == 64
-    with pytest.raises(UserError, match="members"):
-        pipeline.downscale(model, data, members=1, coarsen=True, exceed=[1.0])
 
 
 @pytest.mark.parametrize(
@@ -205,15 +161,28 @@ def test_from_a_notebook(model, store, pair):
         (["--output", "o", "--workers", "0"], None, "--workers 0"),
         (["--output", "o", "--quantiles", "0.5,2"], None, "between 0 and 1"),
         (["--output", "o", "--no-members"], None, "nothing to write"),
-        (["--output", "o", "--steps", "2000"], None, "more than the schedule has"),
+        (
+            ["--output", "o", "--steps", "2000"],
+            None,
+            "error: sampling.steps = 2000 is more than the schedule has",
+        ),
+        (["--output", "o", "--quantiles", "0.5,0.50"], None, "one comes twice"),
+        (["--output", "o", "--exceed", "1,1.0"], None, "one comes twice"),
+        (["--output", "o", "--set", "sampling.members=7"], None, "give --members N"),
+        (["--output", ""], None, "name a Zarr store"),
+        (
+            ["--output", "o", "--set", "downscaling.scratch=/nope"],
+            None,
+            "downscaling.scratch = /nope: not a folder",
+        ),
     ],
 )
-def test_mistakes_are_one_line_and_write_nothing(job, store, tmp_path, arguments, given, message):
+def test_mistakes_are_one_line_and_write_nothing(downscale, store, tmp_path, arguments, given, message):
     (tmp_path / "busy").mkdir()
     (tmp_path / "busy" / "letter.txt").write_text("keep me")
     before = sorted(path for path in tmp_path.rglob("*") if "model" not in path.parts)
     options = {} if given is None else {"given": [store.url if one == "STORE" else one for one in given]}
-    status, _, error = job(*arguments, **options)
+    status, _, error = downscale(*arguments, **options)
     assert status == 2
     assert len(error) == 1, error
     assert message in error[0]
@@ -221,20 +190,20 @@ def test_mistakes_are_one_line_and_write_nothing(job, store, tmp_path, arguments
     assert [path for path in after if path.suffix != ".lock"] == before
 
 
-def test_other_settings_are_refused_and_overwrite_replaces(job, tmp_path):
-    assert job("--output", "fine.zarr")[0] == 0
+def test_other_settings_are_refused_and_overwrite_replaces(downscale, tmp_path):
+    assert downscale("--output", "fine.zarr")[0] == 0
     before = content(tmp_path / "fine.zarr")
-    status, _, error = job("--output", "fine.zarr", "--seed", "5")
+    status, _, error = downscale("--output", "fine.zarr", "--seed", "5")
     assert status == 2
     assert "seed 0 (now 5)" in error[-1]
     assert "--overwrite" in error[-1]
     assert content(tmp_path / "fine.zarr") == before
-    assert job("--output", "fine.zarr", "--seed", "5", "--overwrite")[0] == 0
+    assert downscale("--output", "fine.zarr", "--seed", "5", "--overwrite")[0] == 0
     assert content(tmp_path / "fine.zarr") != before
 
 
-def test_dry_run_writes_nothing(job, tmp_path):
-    status, said, _ = job("--output", "fine.zarr", "--dry-run")
+def test_dry_run_writes_nothing(downscale, tmp_path):
+    status, said, _ = downscale("--output", "fine.zarr", "--dry-run")
     assert status == 0
     assert any(line.startswith("tiles: 9 of 24 x 24 pixels, every 16") for line in said)
     assert not (tmp_path / "fine.zarr").exists()
@@ -242,9 +211,9 @@ def test_dry_run_writes_nothing(job, tmp_path):
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_on_a_cluster_it_is_the_same_and_a_worker_may_die(store, model, tmp_path):
+def test_on_a_cluster_it_is_the_same_and_a_worker_may_die(store, finished_model, tmp_path):
     command = [
-        sys.executable, JOB, "--model", model, "--input", store.url, "--coarsen", "--members", "2",
+        sys.executable, JOB, "--model", finished_model, "--input", store.url, "--coarsen", "--members", "2",
         "--steps", "2",
     ]  # fmt: skip
     environ = os.environ | {"RAY_TMPDIR": f"/tmp/ds-{os.getpid()}"}
