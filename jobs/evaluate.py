@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,14 @@ EXAMPLES = """\
   python jobs/evaluate.py --model runs/models/SWEEP --store data/knmi.zarr             # the best of each pair
   python jobs/evaluate.py --model runs/models/A/4x2/final runs/models/B/4x2/final --store data/knmi.zarr
   python jobs/evaluate.py --model models:/finescale-knmi-4x2@champion --store data/knmi.zarr \\
-      --tracking-uri http://mlflow:5000                       # recorded there too, with the report
+      --tracking-uri http://mlflow:5000                       # recorded there
   python jobs/evaluate.py --model runs/models/SWEEP --store data/other.zarr --split validation --windows 500
   python jobs/evaluate.py --model gs://bucket/models/SWEEP --store gs://bucket/rain.zarr \\
       --workers 8 --members 32 --set tuning.gpus_per_trial=0.5 --output gs://bucket/scores
 
 The model's card says how it was trained and sampled; what you give here or in --config goes before it. Scores
-do not depend on --workers. Whatever is killed carries on when the same command is given again.
+do not depend on --workers. They are recorded in MLflow with the runs of sweeps and trainings. Whatever is
+killed carries on when the same command is given again.
 """
 
 FLAGS = {
@@ -38,7 +40,7 @@ FLAGS = {
     "--members": ("sampling.members", "members of each ensemble"),
     "--patch": ("data.patch", "side of a window in fine pixels, a multiple of the space factor"),
     "--seed": ("seed", "seed of the ensembles, and of the choice of windows"),
-    "--tracking-uri": ("tracking.uri", "MLflow server or database: the scores are recorded there"),
+    "--tracking-uri": ("tracking.uri", "MLflow server or database that the scores are recorded in"),
 }
 
 
@@ -72,6 +74,8 @@ def main(argv: list[str]) -> None:
     arguments = _parser().parse_args(argv)
     environment.prepare()
     workers = _workers(arguments.workers)
+    if arguments.output is not None and not arguments.output.strip():
+        raise UserError(f"--output {arguments.output!r}: give a folder, or leave it out")
 
     from pipeline.data.dataset import open_dataset
     from pipeline.evaluation.candidates import open_candidates
@@ -95,17 +99,24 @@ def main(argv: list[str]) -> None:
     output = arguments.output or output_folder(models, split, store.info, inside=inside)
     output = environment.resolve_output(output)
     if arguments.dry_run:
-        print(what_is_there(models, store, split, output))
+        print(what_is_there(models, store, split, output, device))
         return
-    found = evaluate_models(
-        models, store, split=split, device=device, output=output, workers=workers, settings=settings
-    )
-    print("\n" + "\n\n".join(one.table() for one in found.summaries) + "\n")
-    if config.tracking.uri is not None:
-        from pipeline.evaluation.record import record_evaluation
 
-        print(f"recorded: {record_evaluation(config, store, found, split)}")
-    print(f"tables: {output}\nreport: {found.report}")
+    from pipeline.evaluation.record import evaluation_run, where_recorded
+
+    config, uri = where_recorded(config)
+    print(f"scores go to {output}, recorded at {environment.without_secrets(uri)}", flush=True)
+    with ExitStack() as stack:
+        opened = []
+        found = evaluate_models(
+            models, store, split=split, device=device, output=output, workers=workers, settings=settings,
+            begin=lambda: opened.append(
+                stack.enter_context(evaluation_run(config, store, models, split, output))
+            ),
+        )  # fmt: skip
+        print("\n" + "\n\n".join(one.table() for one in found.summaries) + "\n")
+        print(f"tables: {output}\nreport: {found.report}", flush=True)
+        opened[0].finish(found)
 
 
 def _workers(text: str | None) -> int | None:

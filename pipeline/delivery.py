@@ -219,6 +219,7 @@ class Delivery:
             crps=record["crps"],
             scored_on=record["scored_on"],
             interval=record.get("interval"),
+            validation=record.get("validation"),
         )
 
     def _run(self, record: Record) -> str:

@@ -63,8 +63,8 @@ def in_ray_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def resolve_output(output: str) -> str:
-    """Make the output folder absolute.
+def resolve_output(output: str, flag: str = "--output") -> str:
+    """Make the output folder absolute; `flag` gives another, for the message.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def resolve_output(output: str) -> str:
     if in_ray_job() and "://" not in output and not os.path.isabs(os.path.expanduser(output)):
         raise UserError(
             f"output {output!r}: a Ray job's working directory is deleted at its end; give an absolute path "
-            "or a URL with --output"
+            f"or a URL with {flag}"
         )
     absolute = resolve(output)
     if "://" not in absolute:
@@ -86,7 +86,7 @@ def resolve_output(output: str) -> str:
             above = above.parent
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
             raise UserError(
-                f"output {output}: {above} is not a folder that can be written to; give another --output"
+                f"output {output}: {above} is not a folder that can be written to; give another with {flag}"
             )
     return absolute
 

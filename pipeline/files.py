@@ -149,12 +149,12 @@ def local_path(url: str) -> str:
 
 
 def list_folder(url: str) -> list[str]:
-    """List the names in a folder; none if it is not there."""
+    """List the names in a folder; none if it is not there, or no folder."""
     fs, path = _open(url)
     fs.invalidate_cache()  # other processes write too
     try:
         return sorted(entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

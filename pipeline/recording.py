@@ -53,15 +53,15 @@ def recorded(
         },
     }
     lock = join(config.output, "locks", f"{name}.lock")
-    with _alone(lock, f"{what} {name}"):
+    with _alone(lock, f"{what} {name}", "--output" if what == "evaluation" else "--name"):
         tracker = Tracker(**recording)
         with _ending(tracker, Guardian(lock, recording)):
             yield tracker
 
 
-def _alone(lock: str, who: str) -> AbstractContextManager[Lease]:
+def _alone(lock: str, who: str, flag: str) -> AbstractContextManager[Lease]:
     """Keep a second driver off: each would take the other's work for abandoned."""
-    message = f"{who}: another process is running it; wait for its end, or give this one a --name"
+    message = f"{who}: another process is running it; wait for its end, or give this one another {flag}"
     # The guardian of a killed driver may still be at work.
     return leased(lock, message, patience=30.0, on_loss=_stop)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING
 
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError, one_line
-from pipeline.files import join, write_bytes
+from pipeline.files import join, write_bytes, write_text
 from pipeline.model_file import CARD, WEIGHTS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 SCHEME = "models:/"
+ORIGIN = "registered.json"
+"""Beside a registered model's files: its name, version and run."""
 
 
 def fetch_registered(name: str, uri: str, output: str) -> str:
@@ -45,11 +49,15 @@ def fetch_registered(name: str, uri: str, output: str) -> str:
     from mlflow.exceptions import MlflowException
 
     named = name.removeprefix(SCHEME)
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not database.exists():  # MLflow would make an empty one
+        raise UserError(f"model {name}: there is no database of runs at {database}; give --tracking-uri")
     with TemporaryDirectory() as there:
         try:
             # The version by the client: given `models:/`, MLflow asks the registry of the process instead.
             client = MlflowClient(uri, registry_uri=uri)
-            found = client.get_model_version_download_uri(*_version(client, named))
+            version = _version(client, named)
+            found = client.get_model_version_download_uri(version.name, version.version)
             folder = download_artifacts(found, dst_path=there, tracking_uri=uri)
         except (MlflowException, OSError) as error:
             raise UserError(
@@ -62,13 +70,15 @@ def fetch_registered(name: str, uri: str, output: str) -> str:
         url = join(output, "registered", re.sub(r"[^A-Za-z0-9._-]+", "-", named))
         for file in (WEIGHTS, CARD):
             write_bytes(join(url, file), card.with_name(file).read_bytes())
+        origin = {"name": version.name, "version": str(version.version), "run_id": version.run_id}
+        write_text(join(url, ORIGIN), json.dumps(origin))
     return url
 
 
-def _version(client: MlflowClient, named: str) -> tuple[str, str]:
-    """Give name and version of `NAME@ALIAS` or `NAME/VERSION`."""
+def _version(client: MlflowClient, named: str) -> ModelVersion:
+    """Find `NAME@ALIAS` or `NAME/VERSION`."""
     name, at, alias = named.partition("@")
     if at:
-        return name, str(client.get_model_version_by_alias(name, alias).version)
+        return client.get_model_version_by_alias(name, alias)
     name, _, version = named.partition("/")
-    return name, str(client.get_model_version(name, version).version)
+    return client.get_model_version(name, version)

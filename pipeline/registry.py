@@ -29,10 +29,12 @@ def register(
     crps: float,
     scored_on: str,
     interval: Sequence[float] | None = None,
+    validation: tuple[float, str] | None = None,
 ) -> str:
     """Store a model with its run and register it; doing it again changes nothing.
 
-    It becomes the champion if there is none, or if it scores better on the same windows; else the challenger.
+    It becomes the champion if there is none, or if its CRPS on the same validation windows is lower; else the
+    challenger. The test split chooses nothing, so that the champion's score on it stays an honest one.
 
     Parameters
     ----------
@@ -43,11 +45,13 @@ def register(
     name : str
         Registered name.
     crps : float
-        On the test split.
+        On the test split: for the record.
     scored_on : str
         Names the data, the windows and the sampling that the score stands on; only equal ones compare.
     interval : sequence of float, optional
         Low and high end of the 90 % interval of that CRPS.
+    validation : (float, str), optional
+        CRPS on the validation split, and what names the windows and the sampling that it stands on.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def register(
         version, settled = str(known[0].version), any(tag in known[0].tags for tag in _FIRST_ALIAS)
     else:
         _store(client, run_id, model_url)
-        about = ModelFacts.of(load_card(model_url), crps, interval)
+        about = ModelFacts.of(load_card(model_url), crps, interval, validation)
         run = client.get_run(run_id)
         made = client.create_model_version(
             name,
@@ -83,7 +87,7 @@ def register(
     if not settled:  # new, or its process was killed before it had an alias
         champion = _champion(client, name)
         best = champion is None or str(champion.version) == version
-        alias = CHAMPION if best or _beats(champion, crps, scored_on) else CHALLENGER
+        alias = CHAMPION if best or _beats(champion, validation) else CHALLENGER
         client.set_registered_model_alias(name, alias, version)
         if alias == CHAMPION:
             _describe(client, name, version)
@@ -128,9 +132,12 @@ def _champion(client: Any, name: str) -> Any | None:
         return None
 
 
-def _beats(champion: Any, crps: float, scored_on: str) -> bool:
+def _beats(champion: Any, validation: Sequence[Any] | None) -> bool:
     tags = champion.tags
-    return tags.get("scored_on") == scored_on and crps < float(tags["test_crps"])
+    if validation is None or "validation_crps" not in tags:  # of an older version: it stays until a person
+        return False
+    crps, validated_on = validation
+    return tags["validated_on"] == validated_on and crps < float(tags["validation_crps"])
 
 
 class _Predictor:

@@ -30,7 +30,7 @@ from pipeline.mlflow_view.data_set import TrackedData
 from pipeline.mlflow_view.machine import SystemWatch
 from pipeline.mlflow_view.markdown import INTRODUCTION, NOTE
 from pipeline.mlflow_view.source import code_tags
-from pipeline.mlflow_view.views import EVALUATIONS, VALUES, View, page_of_run, page_of_view
+from pipeline.mlflow_view.views import EVALUATIONS, ROLE, VALUES, View, page_of_run, page_of_view
 from pipeline.outbox import Outbox
 
 __all__ = [
@@ -49,11 +49,8 @@ __all__ = [
 ]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-ROLE = "finescale.role"
-"""Tag that says what a run is: sweep, study, trial, rival, training, evaluation."""
 
-_WATCHED = ("sweep", "training")  # the machine is sampled while one of these runs
-_INTRODUCED = (*_WATCHED, "evaluation")
+_WATCHED = ("sweep", "training", "evaluation")  # the machine is sampled while one of these runs
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view for training runs
 
 
@@ -148,8 +145,8 @@ class Tracker:
         parent : str, optional
             Key of a run that was started before.
         tags, params : mapping, optional
-            While a run with the role `sweep` or `training` is open, this machine is sampled for its system
-            metrics.
+            While a run with the role `sweep`, `training` or `evaluation` is open, this machine is sampled for
+            its system metrics.
 
         Returns
         -------
@@ -167,7 +164,7 @@ class Tracker:
         )
         self._status[key] = "RUNNING"
         role = (tags or {}).get(ROLE)
-        if role in _INTRODUCED and not self._introduced:
+        if role in _WATCHED and not self._introduced:
             self._introduce()
         if role in _WATCHED and key not in self._watches:
             self._watches[key] = SystemWatch(lambda values, step: self.metrics(key, values, step))
@@ -198,7 +195,7 @@ class Tracker:
     def _introduce(self) -> None:
         """Say on the experiment's page how to read it, unless a person has described it."""
         self._introduced = True
-        for view in (VALUES, EVALUATIONS):
+        for view in (VALUES, *EVALUATIONS.values()):
             self.view(view)
         self._put("experiment", "note", tag=NOTE, value=INTRODUCTION)
 
@@ -229,18 +226,21 @@ class Tracker:
         crps: float,
         scored_on: str,
         interval: tuple[float, float] | None = None,
+        validation: tuple[float, str] | None = None,
     ) -> None:
         """Store a model with its run and register it; `registered` tells what came of it.
 
         Parameters
         ----------
         run, model_url, name : str
-        crps, scored_on, interval
+        crps, scored_on, interval, validation
             See `pipeline.registry.register`.
         """
-        score = {"crps": float(crps), "scored_on": scored_on}
+        score: dict[str, Any] = {"crps": float(crps), "scored_on": scored_on}
         if interval is not None and all(map(math.isfinite, interval)):
             score["interval"] = [float(end) for end in interval]
+        if validation is not None:
+            score["validation"] = [float(validation[0]), validation[1]]
         self._put("register", run, model_url=model_url, name=name, **score)
 
     def end(self, run: str, status: Status) -> None:

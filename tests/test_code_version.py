@@ -6,6 +6,7 @@ import pytest
 import pipeline
 from pipeline import code_version as module
 from pipeline.code_version import code_version
+from pipeline.evaluation import pieces
 
 SOURCE = '''"""What it is."""
 
@@ -108,25 +109,52 @@ def imports_of(file, package):
     return found
 
 
+def used_by(names, package):
+    """What deciding parts import from this package and is not among them."""
+    deciding = {
+        file
+        for name in names
+        for file in ((package / name).rglob("*.py") if (package / name).is_dir() else [package / name])
+    }
+    used = {path for file in deciding for path in imports_of(file, package)} - deciding
+    return {path.relative_to(package).as_posix() for path in used}
+
+
+READING = {  # a store's fingerprint counts, not how it is read
+    "data/chunk_cache.py",
+    "data/frame_rows.py",
+    "data/layout.py",
+    "data/manifest.py",
+    "data/store.py",
+    "data/view.py",
+}
+
+
 def test_of_this_package():
     """Whatever the deciding parts import decides too, or is named here because it does not."""
     assert code_version() == code_version.__wrapped__()
     package = Path(pipeline.__file__).parent
     assert all((package / name).exists() for name in module._DECIDING)
-    deciding = {
-        file
-        for name in module._DECIDING
-        for file in ((package / name).rglob("*.py") if (package / name).is_dir() else [package / name])
-    }
-    used = {path for file in deciding for path in imports_of(file, package)} - deciding
     parts = ("data", "diffusion", "evaluation", "models", "training")
-    assert {path.relative_to(package).as_posix() for path in used if path.parent.name in parts} <= {
-        "data/chunk_cache.py",  # reading: a store's fingerprint counts, not how it is read
-        "data/frame_rows.py",
-        "data/layout.py",
-        "data/manifest.py",
-        "data/store.py",
-        "data/view.py",
+    used = used_by(module._DECIDING, package)
+    assert {name for name in used if name.split("/")[-2:-1] and name.split("/")[-2] in parts} <= {
+        *READING,
         "evaluation/showcase.py",  # pictures
         "evaluation/sums.py",  # of the evaluation of finished models
+    }
+
+
+def test_of_an_evaluation():
+    """Likewise of what turns windows into sums; settings are in its key."""
+    package = Path(pipeline.__file__).parent
+    deciding = (*module._DECIDING, *pieces._DECIDING)
+    assert all((package / name).exists() for name in deciding)
+    used = {name for name in used_by(deciding, package) if not name.startswith(("settings/", "tuning/"))}
+    assert used <= {
+        *READING,
+        "config.py",
+        "errors.py",
+        "evaluation/seen.py",  # refuses, and changes no sum
+        "evaluation/showcase.py",  # pictures
+        "files.py",
     }

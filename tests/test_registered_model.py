@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import UserError
+from pipeline.mlflow_view.source_run import source_run
 from pipeline.model_file import load_card, load_model, save_model
 from pipeline.registered_model import fetch_registered
-from pipeline.tracking import SWEEP, Tracker
+from pipeline.tracking import ROLE, SWEEP, Tracker
 
 
 def test_a_registered_model_comes_back_as_its_two_files(trained_like, tiny, tmp_path, monkeypatch, one_line):
@@ -34,4 +35,14 @@ def test_a_registered_model_comes_back_as_its_two_files(trained_like, tiny, tmp_
         with pytest.raises(UserError) as raised:
             fetch_registered(asked, tracker.uri, str(tmp_path / "runs"))
         one_line(raised, asked, "--tracking-uri")
+    with pytest.raises(UserError) as raised:
+        fetch_registered(f"models:/{name}@champion", f"sqlite:///{tmp_path}/no.db", str(tmp_path / "runs"))
+    one_line(raised, "no.db", "--tracking-uri")
     assert {path.name for path in tmp_path.iterdir()} == {"one", "server", "runs"}
+    made_by = source_run(tracker.client, tracker.experiment_id, found)
+    assert (made_by.run_id, made_by.name) == (tracker.run_id(run), "study")
+    assert source_run(tracker.client, tracker.experiment_id, url) is None
+    for role in ("evaluated", "trial", "study"):
+        tracker.start(f"by the {role}", f"of the {role}", tags={ROLE: role, "finescale.model": url})
+    assert tracker.flush(20)
+    assert source_run(tracker.client, tracker.experiment_id, url).name == "of the study"

@@ -36,10 +36,14 @@ def put(tracker, model_url, request):
     """Register the model under a name of the test's own; gives the URI without the name."""
     name = f"{NAME}-{request.node.name}"
 
-    def put_(crps, fingerprint="f", key=None):
+    def put_(crps, fingerprint="f", key=None, test_crps=0.5):
         run = tracker.start(key or f"{name}/{crps}", "study")
         assert tracker.flush(20)
-        uri = register(tracker.client, tracker.run_id(run), model_url, name, crps=crps, scored_on=fingerprint)
+        validation = None if crps is None else (crps, fingerprint)
+        uri = register(
+            tracker.client, tracker.run_id(run), model_url, name, crps=test_crps, scored_on="s",
+            validation=validation,
+        )  # fmt: skip
         tracker.end(run, "FINISHED")
         return uri.removeprefix(f"models:/{name}")
 
@@ -64,6 +68,20 @@ def test_other_data_never_takes_the_place(put, tracker):
     put(0.5)
     assert put(0.1, fingerprint="g") == "@challenger"
     assert version(tracker, put, "champion") == 1
+
+
+def test_the_test_split_chooses_nothing(put, tracker):
+    assert put(0.5, test_crps=0.5) == "@champion"
+    assert put(0.6, test_crps=0.1) == "@challenger"
+    assert put(0.4, test_crps=0.9) == "@champion"
+    assert put(None, test_crps=0.01) == "@challenger"
+    tags = tracker.client.get_model_version_by_alias(put.name, "champion").tags
+    assert (tags["test_crps"], tags["validation_crps"], tags["validated_on"]) == ("0.9", "0.4", "f")
+
+
+def test_a_champion_without_a_validation_score_stays(put, tracker):
+    assert put(None, test_crps=0.9) == "@champion"
+    assert put(0.1, test_crps=0.1) == "@challenger"
 
 
 def test_the_same_result_again_makes_no_version(put, tracker):
@@ -103,7 +121,9 @@ def test_killed_while_registering(put, tracker, monkeypatch, alias_set):
 
 def test_registered_by_the_tracker(put, tracker, model_url):
     run = tracker.start("by the tracker", "study")
-    tracker.register(run, model_url, put.name, crps=0.5, scored_on="f", interval=(0.4, 0.75))
+    tracker.register(
+        run, model_url, put.name, crps=0.5, scored_on="f", interval=(0.4, 0.75), validation=(0.6, "v")
+    )
     assert tracker.flush(60)
     assert tracker.registered(run) == f"models:/{put.name}@champion"
     found = tracker.client.get_model_version_by_alias(put.name, "champion")
@@ -111,7 +131,7 @@ def test_registered_by_the_tracker(put, tracker, model_url):
     spec = load_model(model_url).spec
     assert found.tags.items() >= {
         "pair": str(spec.pair), "beta": repr(spec.parameters.beta), "context": str(spec.parameters.context),
-        "test_crps_low": "0.4", "test_crps_high": "0.75",
+        "test_crps_low": "0.4", "test_crps_high": "0.75", "validation_crps": "0.6", "validated_on": "v",
     }.items()  # fmt: skip
     assert found.description.startswith(f"{spec.parameters}; test CRPS 0.5 (90 %: 0.4 to 0.75) ")
     assert f"[study]({page_of_run(tracker.experiment_id, tracker.run_id(run))})" in found.description
@@ -123,11 +143,13 @@ def test_a_registered_model_is_described_by_its_champion(put, tracker):
     text = tracker.client.get_registered_model(put.name).description
     assert text.startswith("Champion is version 1: ")
     assert "test CRPS 0.5 " in text
+    assert "validation CRPS 0.5." in text
+    assert "by its CRPS on the validation split" in text
     assert f'load_model("models:/{put.name}@champion")' in text
     put(0.4)
     text = tracker.client.get_registered_model(put.name).description
     assert text.startswith("Champion is version 3: ")
-    assert "test CRPS 0.4 " in text
+    assert "validation CRPS 0.4." in text
     assert "test_crps_low" not in tracker.client.get_model_version(put.name, "3").tags
 
 

@@ -161,7 +161,7 @@ def test_an_experiment_says_how_to_read_it(reopen):
     assert f"({page_of_view(tracker.experiment_id, VALUES.key)})" in note
 
 
-@pytest.mark.parametrize("role", ["sweep", "training"])
+@pytest.mark.parametrize("role", ["sweep", "training", "evaluation"])
 def test_the_machine_is_watched_while_a_run_is_open(reopen, role):
     tracker = reopen()
     run = tracker.start("s", "run", tags={ROLE: role})

@@ -82,7 +82,8 @@ class Blocks:
         if rule == "day":
             return cls(torch.from_numpy(days.astype(np.int64)), "day")
         side = scoring.block_patches * windows.patch
-        return cls(block_of(windows.places, scoring.block_frames, side), "box")
+        cadence = float((times[1] - times[0]) / np.timedelta64(1, "s"))
+        return cls(block_of(windows.places, scoring.block_frames(cadence), side), "box")
 
     @property
     def count(self) -> int:
@@ -94,4 +95,4 @@ class Blocks:
         if self.rule == "day":
             return "calendar days"
         side = f"{scoring.block_patches} x {scoring.block_patches} patches"
-        return f"boxes of {scoring.block_frames} fine frames and {side}"
+        return f"boxes of {scoring.block_hours:g} h and {side}"

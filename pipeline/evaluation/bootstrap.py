@@ -117,7 +117,14 @@ def crps_difference(
     return Difference(value, low, high, count)
 
 
-def crps_interval(evaluation: Evaluation, windows: Windows, scoring: ScoringSettings, seed: int) -> Interval:
+def crps_interval(
+    evaluation: Evaluation,
+    windows: Windows,
+    scoring: ScoringSettings,
+    seed: int,
+    *,
+    cadence_seconds: float,
+) -> Interval:
     """Give the interval of the ensemble's CRPS by a bootstrap over blocks of windows.
 
     Parameters
@@ -128,9 +135,12 @@ def crps_interval(evaluation: Evaluation, windows: Windows, scoring: ScoringSett
     scoring : ScoringSettings
         Size of the blocks, number of resamples.
     seed : int
+    cadence_seconds : float
+        Between two fine frames of the windows.
     """
     statistics = evaluation.statistics
-    blocks = block_of(windows.places, scoring.block_frames, scoring.block_patches * windows.patch)
+    frames, side = scoring.block_frames(cadence_seconds), scoring.block_patches * windows.patch
+    blocks = block_of(windows.places, frames, side)
     # The CRPS is a ratio of sums, like the comparison of two models: here to one that is off by 1 everywhere.
     unit = replace(statistics, crps=statistics.weight)
     generator = torch.Generator().manual_seed(seed)

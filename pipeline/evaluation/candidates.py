@@ -21,7 +21,7 @@ from pipeline.evaluation.chunks import ENSEMBLE, MAPPED, MEAN
 from pipeline.evaluation.held_out import HeldOutSplit, SavedModel, check_store, held_out_data
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, list_folder
-from pipeline.model_file import CARD, load_card
+from pipeline.model_file import CARD, WEIGHTS, load_card
 
 _FIELDS = {*BASELINES, ENSEMBLE, MEAN, MAPPED}  # a comparison with one of these is none with a model
 
@@ -89,14 +89,18 @@ def find_models(url: str) -> list[str]:
     Parameters
     ----------
     url : str
-        The folder of a model; or the folder that a sweep or a training keeps its models in, `PAIR/LABEL`
-        below it, or one pair of it: then the model with the best validation CRPS of each pair.
+        The folder of a model, or either of its files; or the folder that a sweep or a training keeps its
+        models in, `PAIR/LABEL` below it, or one pair of it: then the model with the best validation CRPS of
+        each pair.
 
     Raises
     ------
     UserError
         If there is none.
     """
+    folder, _, file = url.rpartition("/")
+    if file in (CARD, WEIGHTS):
+        url = folder or "."
     if exists(join(url, CARD)):
         return [url]
     inside = list_folder(url)
@@ -171,8 +175,8 @@ def open_candidates(urls: Sequence[str], config_of: Callable[[dict[str, Any]], C
     return candidates
 
 
-def check_candidates(candidates: Sequence[Candidate], info: StoreInfo) -> list[str]:
-    """Check that all models can be scored on a store, without reading any value.
+def check_candidates(candidates: Sequence[Candidate], info: StoreInfo, split: HeldOutSplit) -> list[str]:
+    """Check that all models can be scored on a split of a store, without reading any value.
 
     Returns
     -------
@@ -186,7 +190,7 @@ def check_candidates(candidates: Sequence[Candidate], info: StoreInfo) -> list[s
     """
     notes: dict[str, list[str]] = {}
     for one in candidates:
-        for note in check_store(one.saved, info, one.config):
+        for note in check_store(one.saved, info, one.config, split):
             notes.setdefault(note, []).append(one.label)
     for models in by_pair(candidates):
         first, *others = models

@@ -212,9 +212,20 @@ def _window_by_window(members: Tensor, batch: Batch, pair: FactorPair) -> Window
 
 
 def score_remotely(chunk: Chunk, device_name: str, threads: int) -> bytes:
-    """Score a chunk in a process of the cluster; gives the part as bytes."""
+    """Score a chunk in a process of the cluster; gives the part as bytes.
+
+    Raises
+    ------
+    UserError
+        If it is to be scored on a GPU and there is none: its sums would pass for those of one.
+    """
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if device_name != "cpu" and torch.cuda.is_available() else "cpu")
+    if device_name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "tuning.gpus_per_trial: a process of the cluster was given a GPU, but PyTorch finds none there; "
+            "install PyTorch with CUDA on all machines, or give --device cpu"
+        )
+    device = torch.device(device_name)
     return score_chunk(chunk, _view(chunk.store, chunk.segment, chunk.memory_gib), device).to_bytes()
 
 

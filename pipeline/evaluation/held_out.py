@@ -17,6 +17,7 @@ from pipeline.data.splits import Segment, SplitName, longest_context, split_time
 from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows, check_divides
 from pipeline.errors import UserError
+from pipeline.evaluation.seen import seen
 from pipeline.model_file import load_card, load_model
 from pipeline.models.family import ModelSpec, SuperResolutionModel
 
@@ -122,8 +123,8 @@ def relevant(config: Config) -> str:
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=108)
 
 
-def check_store(saved: SavedModel, info: StoreInfo, config: Config) -> list[str]:
-    """Check that a model can be scored on a store, honestly.
+def check_store(saved: SavedModel, info: StoreInfo, config: Config, split: HeldOutSplit) -> list[str]:
+    """Check that a model can be scored on a split of a store, honestly.
 
     Returns
     -------
@@ -133,8 +134,8 @@ def check_store(saved: SavedModel, info: StoreInfo, config: Config) -> list[str]
     Raises
     ------
     UserError
-        If units, covariates, pair or grid do not fit, or if frames that the model was trained on would be
-        scored.
+        If units, covariates, pair or grid do not fit, or if frames that the model was trained on (or, on the
+        test split, chosen by) would be scored.
     """
     data, spec = saved.data, saved.model.spec
     if "units" in data and info.units != data["units"]:
@@ -153,6 +154,7 @@ def check_store(saved: SavedModel, info: StoreInfo, config: Config) -> list[str]
                 f"data.split = {_brief(config.data.split)}: the model was trained with {_brief(trained)} of "
                 "this store, so frames of its training would be scored; leave data.split out"
             )
+    known = seen(data, info, split, config.data.split)
     notes = []
     if not saved.tells_windows:
         notes.append(
@@ -161,7 +163,17 @@ def check_store(saved: SavedModel, info: StoreInfo, config: Config) -> list[str]
         )
     if not same:
         trained_on = f"{data.get('name', 'unknown')} ({str(data.get('fingerprint', '-'))[:8]})"
-        notes.append(f"{info.name} ({info.fingerprint[:8]}) is other data than the model's, {trained_on}")
+        note = f"{info.name} ({info.fingerprint[:8]}) is other data than the model's, {trained_on}"
+        if known == "elsewhere":
+            note += "; its days overlap those of the training, and only name, variable or projection differ"
+        notes.append(note)
+    if known == "chosen":
+        notes.append(
+            f"tuning chose by scores on days of this {split} split, so they are better here than on new "
+            "data; --split test has other days"
+        )
+    if known == "unknown":
+        notes.append("the model's card does not tell which days training has seen: these may be among them")
     if info.cadence_seconds != data.get("cadence_seconds", info.cadence_seconds):
         notes.append(
             f"its frames are {info.cadence_seconds / 60:g} min apart, "

@@ -66,7 +66,8 @@ def intervals(
     if blocks < FEWEST_BLOCKS:
         return _unsure(value)
     values = metric.compute(_resampled(rows, draws(blocks, resamples, generator)))
-    return _ends(value, values, blocks, level)
+    found = _ends(value, values, blocks, level)
+    return _reflected(found) if metric.inflated else found
 
 
 def paired_intervals(
@@ -139,6 +140,15 @@ def _ends(value: Tensor, values: Tensor, blocks: int, level: float) -> Estimate:
     high = torch.nanquantile(values, 1 - tail, dim=0, interpolation="higher")
     unknown = value.isnan()
     return Estimate(value, low.masked_fill(unknown, torch.nan), high.masked_fill(unknown, torch.nan))
+
+
+def _reflected(found: Estimate) -> Estimate:
+    """Put an interval as far below the value as it is above; a distance, so from 0 on."""
+    value = found.value
+    low = torch.minimum((2 * value - found.high).clamp(min=0), value)
+    high = torch.maximum(2 * value - found.low, value)
+    endless = value.isinf()  # and so are resamples: there is nothing to reflect
+    return Estimate(value, torch.where(endless, found.low, low), torch.where(endless, found.high, high))
 
 
 def _unsure(value: Tensor) -> Estimate:

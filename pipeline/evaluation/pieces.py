@@ -41,8 +41,10 @@ from pipeline.progress import progress
 
 _CHUNK = 32  # windows, or a batch if that is more: small enough to lose, large enough to start a task for
 _DECIDING = (  # besides what scores a trial
-    *(f"evaluation/{name}.py" for name in ("chunks", "metrics", "quantile_mapping", "sums")),
+    "data/units.py",
+    *(f"evaluation/{n}.py" for n in ("chunks", "held_out", "metrics", "parts", "quantile_mapping", "sums")),
     "evaluation/measures",
+    "model_file.py",
 )
 
 
@@ -104,15 +106,15 @@ class PairScores:
     windows: dict[str, WindowScores]
 
 
-def pieces_of(rivals: Rivals, output: str) -> list[Piece]:
-    """Give the pieces of one pair: its references, then each of its models."""
+def pieces_of(rivals: Rivals, output: str, device: torch.device) -> list[Piece]:
+    """Give the pieces of one pair, scored on such a device: its references, then each of its models."""
     count = len(rivals.windows)
 
     def piece(label: str, config: Config, subject: Subject) -> Piece:
         batch = config.scoring.batch
         size = max(1, _CHUNK // batch) * batch
         bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
-        parts = PartFolder.under(output, _decides(rivals, config, subject), bounds)
+        parts = PartFolder.under(output, _decides(rivals, config, subject, device), bounds)
         return Piece(label, rivals, config, subject, parts)
 
     baselines = BaselineFields(rivals.pair, min(2, rivals.data.max_context), _fitted_to(rivals))
@@ -126,7 +128,7 @@ def _model_fields(one: Candidate) -> ModelFields:
     return ModelFields(one.saved.url, model_identity(one.saved.card), one.config.sampling, one.config.seed)
 
 
-def _decides(rivals: Rivals, config: Config, subject: Subject) -> dict[str, Any]:
+def _decides(rivals: Rivals, config: Config, subject: Subject, device: torch.device) -> dict[str, Any]:
     """Give everything that the parts of a piece depend on."""
     where = hashlib.sha256(np.ascontiguousarray(rivals.windows.places, dtype=np.int64).tobytes())
     where.update(rivals.blocks.rows.numpy().tobytes())
@@ -138,6 +140,7 @@ def _decides(rivals: Rivals, config: Config, subject: Subject) -> dict[str, Any]
         "pair": str(rivals.pair),
         "patch": rivals.windows.patch,
         "batch": config.scoring.batch,
+        "device": device.type,  # the same noise is rounded differently there
         "settings": config.evaluation.model_dump(mode="json", exclude={"blocks", "level"}),
         "code": deciding_code(),
     }

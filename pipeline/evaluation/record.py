@@ -1,88 +1,190 @@
-"""An evaluation as a run in MLflow: the chosen scores with their intervals, the tables and the report."""
+"""An evaluation in MLflow: a run with the report, and inside it one run with the scores of each model."""
 
 from __future__ import annotations
 
 import hashlib
-import re
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
-from pipeline.evaluation.chunks import ENSEMBLE
-from pipeline.evaluation.note import evaluation_note
-from pipeline.evaluation.run import CSV, FIGURES, REPORT, SCORES, Evaluated
-from pipeline.evaluation.tidy import SKILL, Row
-from pipeline.files import join, list_folder, read_bytes
+from pipeline.evaluation.candidates import Candidate
+from pipeline.evaluation.chunks import model_identity
+from pipeline.evaluation.held_out import HeldOutSplit
+from pipeline.evaluation.note import evaluation_note, model_note
+from pipeline.evaluation.run import CSV, FIGURES, PARQUET, REPORT, SCORES, Evaluated
+from pipeline.evaluation.summary import Summary
+from pipeline.evaluation.tidy import Row
+from pipeline.files import join, read_bytes, resolve
+from pipeline.mlflow_view.recipe_values import pair_tags, recipe_metrics, run_params
+from pipeline.mlflow_view.source_run import source_run
+from pipeline.mlflow_view.views import EVALUATED, EVALUATIONS, ROLE
 from pipeline.recording import recorded
-from pipeline.tracking import TrackedData, how_to_look
+from pipeline.tracking import NOTE, TrackedData, Tracker, check_reachable, how_to_look, tracking_uri
 
-_METRICS = (
-    "fair_crps", "rmse", "bias", "spread_skill_ratio", "log_spectral_distance", "conservation_tile",
-    "conservation_cell",
-)  # fmt: skip
+_NAMES = {
+    ("fair_crps", ""): "crps",
+    ("fair_crps_skill", "bicubic"): "crps_skill",
+    ("fair_crps_skill", "quantile_mapping"): "crps_skill_over_quantile_mapping",
+    **{
+        (name, ""): name
+        for name in (
+            "rmse", "bias", "spread_skill_ratio", "log_spectral_distance", "conservation_tile",
+            "conservation_cell",
+        )
+    },
+}  # fmt: skip
+"""By metric and reference: what MLflow calls it after the split, as the runs of trainings do."""
 
 
-def record_evaluation(config: Config, store: FieldStore, found: Evaluated, split: str) -> str:
-    """Record a finished evaluation; the same one again goes on with its run.
-
-    Parameters
-    ----------
-    config : Config
-        Of any of its models, for the tracking server and the output that the outbox is under.
-    store : FieldStore
-    found : Evaluated
-    split : str
-
-    Returns
-    -------
-    str
-        How a person sees the run.
+def where_recorded(config: Config) -> tuple[Config, str]:
+    """Give the configuration with an absolute output, where the other runs are too, and MLflow's address.
 
     Raises
     ------
     UserError
-        If MLflow does not answer.
+        If nothing could be recorded there.
     """
-    config = config.model_copy(update={"output": environment.resolve_output(config.output)})
-    name = f"evaluation-{hashlib.sha256(found.output.encode()).hexdigest()[:8]}"
-    pairs = dict.fromkeys(row.pair for row in found.table.rows)
-    tags = {
-        "finescale.role": "evaluation",
-        "finescale.split": split,
-        "finescale.pairs": ",".join(pairs),
-        "finescale.models": ", ".join(one.candidate.label for one in found.summaries),
-    }
+    output = environment.resolve_output(config.output, "--set output=FOLDER")
+    uri = tracking_uri(config.tracking, output)
+    check_reachable(uri)
+    return config.model_copy(update={"output": output}), uri
+
+
+def evaluation_key(candidates: Sequence[Candidate], store: FieldStore, split: str, output: str) -> str:
+    """Name an evaluation by all that makes it another one: the same again goes on with its run."""
+    models = sorted(
+        json.dumps([
+            one.label, model_identity(one.saved.card), one.config.sampling.model_dump(mode="json"),
+            one.config.seed, one.config.scoring.model_dump(mode="json", exclude={"batch"}),
+            one.config.evaluation.model_dump(mode="json"), one.config.data.deciding(),
+        ], sort_keys=True)
+        for one in candidates
+    )  # fmt: skip
+    what = json.dumps([output, store.info.fingerprint, split, models])
+    return f"evaluation-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+
+
+class EvaluationRun:
+    """What MLflow is told of one evaluation.
+
+    Parameters
+    ----------
+    tracker : Tracker
+    name : str
+        Key of its run; those of the models are below it.
+    store : FieldStore
+    split : {"validation", "test"}
+    """
+
+    def __init__(self, tracker: Tracker, name: str, store: FieldStore, split: str) -> None:
+        self._tracker, self._name, self._store, self._split = tracker, name, store, split
+
+    def start(self, candidates: Sequence[Candidate]) -> None:
+        """Begin, before anything is scored: how busy the machine is belongs to it."""
+        pairs = list(dict.fromkeys(str(one.pair) for one in candidates))
+        self._tracker.use_data(TrackedData.of(self._store, "evaluation"))
+        self._tracker.start(
+            self._name,
+            f"evaluation of {', '.join(pairs)}, {self._split} split",
+            tags={
+                ROLE: "evaluation",
+                "finescale.split": self._split,
+                "finescale.pairs": ",".join(pairs),
+                "finescale.models": ", ".join(one.label for one in candidates),
+            },
+        )
+
+    def finish(self, found: Evaluated) -> None:
+        """Record every model's scores, the tables, the figures and the report."""
+        keys = {}
+        for number, one in enumerate(found.summaries):
+            keys[one.candidate.label] = key = f"{self._name}/{one.candidate.pair}/{number}"
+            self._model(key, one, found)
+        level = found.summaries[0].interval.level
+        note = evaluation_note(found.table.rows, self._store.info.name, self._split, level, keys)
+        self._tracker.note(self._name, note)
+        for file in (REPORT, CSV, PARQUET, SCORES, *(f"{FIGURES}/{name}" for name in found.figures)):
+            self._tracker.artifact(self._name, file, read_bytes(join(found.output, file)))
+        self._tracker.end(self._name, "FINISHED")
+
+    def _model(self, key: str, one: Summary, found: Evaluated) -> None:
+        tracker, candidate, spec = self._tracker, one.candidate, one.candidate.saved.model.spec
+        rows = [
+            row for row in found.table.rows
+            if (row.pair, row.model, row.field) == (str(spec.pair), candidate.label, "ensemble")
+        ]  # fmt: skip
+        source = source_run(tracker.client, tracker.experiment_id, candidate.saved.url)
+        tracker.start(
+            key,
+            f"{spec.pair} evaluated · {candidate.label}",
+            parent=self._name,
+            tags={
+                ROLE: EVALUATED,
+                **pair_tags(spec.pair),
+                "finescale.split": self._split,
+                "finescale.model": resolve(candidate.saved.url),
+                "finescale.model_label": candidate.label,
+                "finescale.sha256": candidate.saved.card["sha256"],
+                "finescale.conservation": str(spec.parameters.conservation),
+                **({"finescale.source_run": source.run_id} if source else {}),
+                NOTE: model_note(rows, self._name, candidate, self._split, one.interval.level, source),
+            },
+            params={
+                **run_params(spec.pair, spec.parameters),
+                **candidate.config.sampling.model_dump(mode="json"),
+                "seed": candidate.config.seed,
+            },
+        )
+        size = {"windows": one.scores.ensemble.windows, "blocks": one.interval.blocks}
+        tracker.metrics(key, {**recipe_metrics(spec.parameters), **size, **_chosen(rows, self._split)})
+        tracker.end(key, "FINISHED")
+
+
+@contextmanager
+def evaluation_run(
+    config: Config, store: FieldStore, candidates: Sequence[Candidate], split: HeldOutSplit, output: str
+) -> Iterator[EvaluationRun]:
+    """Hold the evaluation's run open while it is scored; at the end, say what became of the record.
+
+    Parameters
+    ----------
+    config : Config
+        From `where_recorded`.
+    store : FieldStore
+    candidates : sequence of Candidate
+    split : {"validation", "test"}
+    output : str
+        Folder of the scores.
+
+    Raises
+    ------
+    UserError
+        If MLflow does not answer, or another process has this evaluation in hand.
+    """
+    name = evaluation_key(candidates, store, split, output)
     with recorded(config, store, name, "evaluation", {"finescale.code": code_version()}) as tracker:
-        tracker.use_data(TrackedData.of(store, "evaluation"))
-        tracker.start(name, f"evaluation of {', '.join(pairs)}, {split} split", tags=tags)
-        tracker.note(name, evaluation_note(found.table.rows, store.info.name, split))
-        tracker.metrics(name, _chosen(found))
-        for file in (REPORT, CSV, SCORES):
-            tracker.artifact(name, file, read_bytes(join(found.output, file)))
-        for file in list_folder(join(found.output, FIGURES)):
-            tracker.artifact(name, f"figures/{file}", read_bytes(join(found.output, FIGURES, file)))
-        tracker.end(name, "FINISHED")
-        tracker.flush(config.tracking.patience)
-        return how_to_look(tracker.uri, config.output)
+        run = EvaluationRun(tracker, name, store, split)
+        run.start(candidates)
+        yield run
+        if not tracker.flush(config.tracking.patience):
+            print("MLflow does not answer: what it lacks is kept, the same command delivers it")
+        if page := tracker.page(name):
+            print(f"its run, in MLflow: {page}")
+        print(f"all evaluated models: {tracker.address(EVALUATIONS[split])}")
+        print(f"look at the run: {how_to_look(tracker.uri, config.output)}", flush=True)
 
 
-def _chosen(found: Evaluated) -> dict[str, float]:
-    """Give the scores of the ensembles by names that MLflow takes, with the ends of their intervals."""
-    labels = [one.candidate.label for one in found.summaries]
-    several = len(labels) > len({row.pair for row in found.table.rows})
+def _chosen(rows: Sequence[Row], split: str) -> dict[str, float]:
+    """Give a model's scores by the names of MLflow; of CRPS and skill also the ends of their intervals."""
     metrics: dict[str, float] = {}
-    for row in found.table.rows:
-        if row.field != ENSEMBLE or not (row.metric in _METRICS or _is_headline(row)):
+    for row in rows:
+        if (name := _NAMES.get((row.metric, row.reference))) is None:
             continue
-        over = f"_over_{row.reference}" if row.reference else ""
-        whose = f"{row.pair}_{row.model}" if several else row.pair
-        name = re.sub(r"[^A-Za-z0-9_./ -]", "-", f"{whose}_{row.metric}{over}")
-        metrics[name] = row.value
-        if row.metric in ("fair_crps", SKILL):
-            metrics |= {f"{name}_low": row.low, f"{name}_high": row.high}
+        metrics[f"{split}_{name}"] = row.value
+        if name.startswith("crps"):
+            metrics |= {f"{split}_{name}_low": row.low, f"{split}_{name}_high": row.high}
     return metrics
-
-
-def _is_headline(row: Row) -> bool:
-    return row.metric == SKILL and row.reference in ("bicubic", "quantile_mapping")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pipeline.data.manifest import StoreInfo
 from pipeline.data.store import FieldStore
+from pipeline.errors import UserError, one_line
 from pipeline.evaluation.candidates import Candidate, check_candidates, rivals
 from pipeline.evaluation.held_out import HeldOutSplit
 from pipeline.evaluation.pieces import PairScores, Piece, collect, pieces_of, score_pieces, state
@@ -18,7 +20,7 @@ from pipeline.evaluation.report.gallery import Gallery
 from pipeline.evaluation.report.page import Page
 from pipeline.evaluation.summary import Summary, scores_json, summaries
 from pipeline.evaluation.tidy import TidyTable
-from pipeline.files import exists, join, write_bytes, write_text
+from pipeline.files import exists, join, read_text, remove, write_bytes, write_text
 
 SCORES, CSV, PARQUET, REPORT = "scores.json", "scores.csv", "scores.parquet", "report.html"
 FIGURES, PARTS = "figures", "parts"
@@ -35,11 +37,14 @@ class Evaluated:
     table : TidyTable
     output : str
         Folder that everything is in.
+    figures : tuple of str
+        Names of its pictures, in `figures/` there.
     """
 
     summaries: tuple[Summary, ...]
     table: TidyTable
     output: str
+    figures: tuple[str, ...] = ()
 
     @property
     def report(self) -> str:
@@ -62,7 +67,7 @@ def describe(candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreIn
     UserError
         If a model cannot be scored so, or two do not compare.
     """
-    notes = check_candidates(candidates, info) if info else []
+    notes = check_candidates(candidates, info, split) if info else []
     data = info.name if info else "synthetic rain"
     lines = []
     for one in candidates:
@@ -77,13 +82,13 @@ def describe(candidates: Sequence[Candidate], split: HeldOutSplit, info: StoreIn
 
 
 def what_is_there(
-    candidates: Sequence[Candidate], store: FieldStore, split: HeldOutSplit, output: str
+    candidates: Sequence[Candidate], store: FieldStore, split: HeldOutSplit, output: str, device: torch.device
 ) -> str:
     """Say how much of an evaluation has been scored before; windows are looked for if there is anything."""
     if not exists(join(output, PARTS)):
         return f"nothing is scored yet in {output}"
     found = rivals(candidates, store, split)
-    pieces = [piece for one in found for piece in pieces_of(one, output)]
+    pieces = [piece for one in found for piece in pieces_of(one, output, device)]
     return "\n".join([f"in {output}:", *state(pieces)])
 
 
@@ -117,6 +122,7 @@ def evaluate_models(
     output: str,
     workers: int | None = None,
     settings: str = "",
+    begin: Callable[[], None] = lambda: None,
 ) -> Evaluated:
     """Score finished models on held-out windows, and write tables, figures and the report.
 
@@ -137,34 +143,64 @@ def evaluate_models(
         Processes of a Ray cluster; none: all is done in this one.
     settings : str
         The configuration as text, for the report.
+    begin : callable
+        Called when all has been checked, before anything is scored.
 
     Raises
     ------
     UserError
-        If a model does not fit the store, two do not compare, or frames of a training would be scored;
-        nothing is written.
+        If a model does not fit the store, two do not compare, or frames of a training would be scored,
+        or `output` cannot be written to; nothing is written.
     """
     for one in candidates:
         one.saved.check(one.config)
-    notes = check_candidates(candidates, store.info)
+    notes = check_candidates(candidates, store.info, split)
     pieces: list[Piece] = [
-        piece for one in rivals(candidates, store, split) for piece in pieces_of(one, output)
+        piece for one in rivals(candidates, store, split) for piece in pieces_of(one, output, device)
     ]
+    _check_writable(output)
+    begin()
     score_pieces(pieces, workers=workers, device=device)
     print("drawing the report ...", flush=True)
     scores = collect(pieces)
     table = TidyTable.of(scores, store.info)
     here = device if workers is None else torch.device("cpu")  # the workers' GPU may not be this process's
     pictures = _pictures(scores, table, store.info, here)
-    for picture in (one for part in pictures.values() for one in part):
-        write_bytes(join(output, FIGURES, picture.file), picture.content)
+    drawn = [one for part in pictures.values() for one in part]
+    remove(join(output, SCORES))  # it vouches for the others
+    _write_figures(output, drawn)
     write_text(join(output, CSV), table.csv())
     write_bytes(join(output, PARQUET), table.parquet())
     page = Page(scores, table, store.info, split, notes, pictures, settings)
     write_text(join(output, REPORT), page.html())
     found = tuple(summary for one in scores for summary in summaries(one, table, store.info))
     write_text(join(output, SCORES), scores_json(found))
-    return Evaluated(found, table, output)
+    return Evaluated(found, table, output, tuple(one.file for one in drawn))
+
+
+def _check_writable(output: str) -> None:
+    """Find out before hours of scoring that nothing can be written."""
+    probe = join(output, PARTS, ".probe")
+    try:
+        write_bytes(probe, b"")
+        remove(probe)
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: cannot be written to ({one_line(error)}); give another folder"
+        ) from error
+
+
+def _write_figures(output: str, pictures: Sequence[Picture]) -> None:
+    """Write pictures, and take those away that an earlier evaluation left; others' files stay."""
+    listed = join(output, PARTS, "figures.json")
+    before = set(json.loads(read_text(listed))) if exists(listed) else set()
+    now = {one.file for one in pictures}
+    write_text(listed, json.dumps(sorted(before | now)))
+    for one in pictures:
+        write_bytes(join(output, FIGURES, one.file), one.content)
+    for name in before - now:
+        remove(join(output, FIGURES, name))
+    write_text(listed, json.dumps(sorted(now)))
 
 
 def _pictures(

@@ -1,4 +1,4 @@
-"""Sums of many statistics per block of windows: streamed batch by batch, merged in any order, saved as bytes.
+"""Sums of many statistics per block of windows: streamed batch by batch, saved as bytes.
 
 A metric such as the RMSE or the FSS is no mean over batches, but it is a function of sums over windows
 (weatherbenchX's Statistic and Metric). Windows that see the same weather, a *block*, share one row of sums: a
@@ -176,46 +176,19 @@ class BlockSums:
                 _same_shape(key, self.sums[key], values)
                 self.sums[key].index_add_(0, block, values)
 
-    def merge(self, other: BlockSums) -> None:
-        """Add the sums of other windows of the same blocks, as another process has found them.
-
-        Raises
-        ------
-        ValueError
-            If the other has other statistics or another number of blocks.
-        """
-        if self.described != other.described:
-            raise ValueError(f"cannot merge sums of {other.described} into those of {self.described}")
-        if self.blocks != other.blocks:
-            raise ValueError(f"cannot merge sums of {other.blocks} blocks into those of {self.blocks}")
-        for key, values in other.sums.items():
-            if key in self.sums:
-                _same_shape(key, self.sums[key], values)
-                self.sums[key] = self.sums[key] + values
-            else:
-                self.sums[key] = values.clone()
-
     def to_bytes(self) -> bytes:
         """Write everything as safetensors, with what the statistics are as its metadata."""
         metadata = {"statistics": json.dumps(self.described)}
         return bytes(safetensors.torch.save(self.sums, metadata))
 
     @classmethod
-    def from_bytes(cls, data: bytes, statistics: Sequence[Statistic] = ()) -> Self:
-        """Read what `to_bytes` has written.
-
-        Parameters
-        ----------
-        data : bytes
-        statistics : sequence of Statistic, optional
-            Those that were summed, to add further batches; without them sums can be read and merged only.
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` has written, to be put together: no further batch can be added.
 
         Raises
         ------
         UserError
             If the bytes are damaged.
-        ValueError
-            If the statistics are others.
         """
         try:
             sums = safetensors.torch.load(data)
@@ -224,9 +197,7 @@ class BlockSums:
             blocks = len(sums[WINDOWS])
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"sums of scores: damaged ({error}); delete the file and score again") from error
-        found = cls(statistics, blocks)
-        if statistics and found.described != described:
-            raise ValueError(f"the sums are of {described}, not of {found.described}")
+        found = cls((), blocks)
         found.described, found.sums = described, dict(sums)
         return found
 

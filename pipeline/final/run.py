@@ -17,6 +17,7 @@ from pipeline.final.note import training_note
 from pipeline.final.observer import TrainingObserver
 from pipeline.final.plan import TrainingPlan
 from pipeline.final.work import LABEL, Trained, Work
+from pipeline.mlflow_view.recipe_values import pair_tags, recipe_metrics, run_params
 from pipeline.mlflow_view.views import VALUES
 from pipeline.model_file import add_scores, load_card
 from pipeline.models.family import ModelSpec
@@ -26,8 +27,7 @@ from pipeline.tracking import NOTE, ROLE, TrackedData, Tracker, check_reachable,
 from pipeline.training.distributed import run_on_workers
 from pipeline.tuning.kept import output_id, without_addresses
 from pipeline.tuning.outcome import Outcome
-from pipeline.tuning.plan import registered_name, scored_on
-from pipeline.tuning.runs import pair_tags, recipe_metrics, run_params
+from pipeline.tuning.plan import registered_name, scored_on, validated_on
 from pipeline.tuning.scoring import checked, prepared, showcase
 from pipeline.tuning.trial import Point, TrialJob
 
@@ -131,7 +131,8 @@ def _report(
     scores = {f"test_{name}": value for name, value in test.as_metrics().items()}
     add_scores(outcome.model_url, scores)
     windows = prepared(config, store, plan.pair).scored_windows("test", 1, config.scoring, config.seed)
-    interval = crps_interval(test, windows, config.scoring, config.seed)
+    cadence = store.info.cadence_seconds
+    interval = crps_interval(test, windows, config.scoring, config.seed, cadence_seconds=cadence)
     scores |= {"test_crps_low": interval.low, "test_crps_high": interval.high}
     name = registered_name(store, plan.pair) if config.tracking.register_models else None
     tracker.metrics(run, {f"validation_{name}": value for name, value in outcome.metrics.items()} | scores)
@@ -148,6 +149,7 @@ def _report(
             crps=test.ensemble.crps,
             scored_on=scored_on(config, store),
             interval=(interval.low, interval.high),
+            validation=(outcome.metrics["crps"], validated_on(config, store)),
         )
     tracker.end(run, "FINISHED")
     print(f"\n{scores_table(spec, store.info, 'test', test, interval)}\n")

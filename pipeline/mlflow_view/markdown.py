@@ -53,11 +53,12 @@ _KINDS = (
     ("`4x2 trial 07 ...`", "one setting, scored on validation windows (KILLED: pruned)"),
     ("`4x2 rival ...`", "a setting that the tuned one is compared with"),
     ("`4x2 final`", "the training of a pair's final model"),
-    ("`evaluation ...`", "scores of finished models; its artifacts hold `report.html`"),
+    ("`evaluation ...`", "an evaluation of finished models; its artifacts hold `report.html`"),
+    ("`4x2 evaluated ...`", "the scores of one model in it"),
 )
 INTRODUCTION = (
     f"{VALUES.name}, and how sure: see the [table of tuned pairs and final models](view:{VALUES.key}) with "
     f"their scores on held-out data ([charts](view:{VALUES.key}#charts)), and the "
-    f"[evaluations](view:{EVALUATIONS.key}).\n\n{table(('run', 'is'), _KINDS)}"
+    f"[evaluated models](view:{EVALUATIONS['test'].key}).\n\n{table(('run', 'is'), _KINDS)}"
 )
 """What an experiment's page says about its runs."""

@@ -26,6 +26,8 @@ class ModelFacts:
         On the test split.
     interval : (float, float) or None
         90 % interval of the CRPS.
+    validation : (float, str) or None
+        CRPS on the validation split, which decides who is champion, and what names its windows.
     """
 
     pair: FactorPair
@@ -35,9 +37,16 @@ class ModelFacts:
     units: str
     crps: float
     interval: tuple[float, float] | None
+    validation: tuple[float, str] | None = None
 
     @classmethod
-    def of(cls, card: Mapping[str, Any], crps: float, interval: Sequence[float] | None) -> ModelFacts:
+    def of(
+        cls,
+        card: Mapping[str, Any],
+        crps: float,
+        interval: Sequence[float] | None,
+        validation: Sequence[Any] | None = None,
+    ) -> ModelFacts:
         """Take them from a model's card."""
         data = card.get("data") or {}
         return cls(
@@ -48,6 +57,7 @@ class ModelFacts:
             units=str(data.get("units", "")),
             crps=crps,
             interval=None if interval is None else (interval[0], interval[1]),
+            validation=None if validation is None else (float(validation[0]), str(validation[1])),
         )
 
     def tags(self) -> dict[str, str]:
@@ -62,16 +72,23 @@ class ModelFacts:
             "dataset": self.dataset,
             "test_crps": repr(self.crps),
             **dict(low_high),
+            **self._validated(),
         }
+
+    def _validated(self) -> dict[str, str]:
+        if self.validation is None:
+            return {}
+        return {"validation_crps": repr(self.validation[0]), "validated_on": self.validation[1]}
 
     def of_version(self, run: Any) -> str:
         """Describe a model version, with a link to the run that made it, in markdown."""
         sure = f" (90 %: {self.interval[0]:.4g} to {self.interval[1]:.4g})" if self.interval else ""
+        chosen = f", validation CRPS {self.validation[0]:.4g}" if self.validation else ""
         info = run.info
         page = page_of_run(info.experiment_id, info.run_id)
         # Without emphasis: the list of versions shows the beginning as it is written.
         return (
-            f"{self.parameters}; test CRPS {self.crps:.4g}{sure} {self.units}. Made by "
+            f"{self.parameters}; test CRPS {self.crps:.4g}{sure} {self.units}{chosen}. Made by "
             f"[{info.run_name}]({page}), for {self.dataset} made {self.pair.space} times finer in space and "
             f"{self.pair.time} in time ({self.family})."
         )
@@ -81,5 +98,6 @@ def of_model(name: str, version: str, description: str) -> str:
     """Describe a registered model by its champion, in markdown."""
     return (
         f"{OF_CHAMPION} {version}: {description}\n\n"
+        "A version becomes champion by its CRPS on the validation split; the test split only reports.\n\n"
         f'Load it: `mlflow.pyfunc.load_model("models:/{name}@champion").predict({{"coarse": coarse}})`'
     )

@@ -15,15 +15,21 @@ from urllib.parse import quote
 
 from pipeline.factors import FactorPair
 
+ROLE = "finescale.role"
+"""Tag that says what a run is: sweep, study, trial, rival, training, evaluation, evaluated."""
+EVALUATED = "evaluated"
+"""Role of one model's scores inside an evaluation."""
 _VIEW = "mlflow.sharedViewState."
 _TRAINING = "workflowType=machine_learning"  # else a new browser shows the pages for language models
 _WIDTHS = {
     "metrics.beta": 80, "metrics.context": 70, "params.context": 70, "params.power": 80,
     "params.threshold": 90, "params.scope": 70, "metrics.crps": 90, "metrics.crps_skill": 90,
     "tags.finescale.pair": 110, "tags.finescale.conservation": 160, "tags.finescale.outcome": 140,
-    "tags.finescale.sweep": 160, "tags.finescale.models": 300, "attributes.Dataset": 220,
+    "tags.finescale.sweep": 160, "tags.finescale.model_label": 150, "attributes.Dataset": 220,
     "metrics.spread_skill_ratio": 140, "metrics.test_spread_skill_ratio": 170,
     "metrics.validation_crps": 120,
+    "metrics.test_crps_skill_low": 150, "metrics.test_crps_skill_high": 150,
+    "metrics.validation_crps_skill_low": 180, "metrics.validation_crps_skill_high": 180,
 }  # fmt: skip
 """Of columns, in pixels: what their heads and values need, if more or less than others."""
 
@@ -119,7 +125,7 @@ _F = ("params.power", "params.threshold", "params.scope")
 VALUES = View(
     key="finescale-values",
     name="Which beta, L, f for which pair",
-    filter="metrics.test_crps >= 0",
+    filter=f"metrics.test_crps >= 0 AND tags.`{ROLE}` != '{EVALUATED}'",
     order_by="tags.finescale.pair",
     columns=(
         "tags.finescale.pair", "metrics.beta", "metrics.context", "tags.finescale.conservation",
@@ -131,14 +137,26 @@ VALUES = View(
 )  # fmt: skip
 """Every run that was scored on held-out data, of all sweeps: the tuned pairs and the final models."""
 
-EVALUATIONS = View(
-    key="finescale-evaluations",
-    name="Evaluations of finished models",
-    filter="tags.`finescale.role` = 'evaluation'",
-    order_by="tags.finescale.pairs",
-    columns=("tags.finescale.pairs", "tags.finescale.models", "tags.finescale.split", "attributes.Dataset"),
-)
-"""Runs of jobs/evaluate.py, whose artifacts hold the reports."""
+
+def _evaluated(split: str) -> View:
+    score = f"metrics.{split}_crps"
+    return View(
+        key=f"finescale-evaluated-{split}",
+        name=f"Finished models evaluated on the {split} split",
+        filter=f"tags.`{ROLE}` = '{EVALUATED}' AND {score} >= 0",
+        order_by="tags.finescale.pair",
+        columns=(
+            "tags.finescale.pair", "tags.finescale.model_label", "metrics.beta", "metrics.context",
+            "tags.finescale.conservation", score, f"{score}_low", f"{score}_high", f"{score}_skill",
+            f"{score}_skill_low", f"{score}_skill_high", f"metrics.{split}_spread_skill_ratio",
+            "metrics.windows", "attributes.Dataset",
+        ),
+        axes=("params.space", "params.time", "metrics.log10_beta", "metrics.context", f"{score}_skill"),
+    )  # fmt: skip
+
+
+EVALUATIONS = {split: _evaluated(split) for split in ("test", "validation")}
+"""By split: the models that jobs/evaluate.py scored, one row each, in runs inside those with the reports."""
 
 
 def trials_view(sweep: str, pair: FactorPair) -> View:

@@ -35,7 +35,7 @@ class EvaluationSettings(Settings):
     )
     blocks: Literal["auto", "box", "day"] = Field(
         "auto",
-        description="windows that the bootstrap draws together: those in a box of scoring.block_frames and "
+        description="windows that the bootstrap draws together: those in a box of scoring.block_hours and "
         "scoring.block_patches, those of one calendar day, or by the length of the split: box below 5 days",
     )
     level: float = Field(0.9, gt=0, lt=1, description="of the intervals")

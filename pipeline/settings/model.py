@@ -72,10 +72,14 @@ class ScoringSettings(Settings):
         96, ge=1, description="likewise of the test split, for the best trial of each pair"
     )
     batch: int = Field(16, ge=1, description="windows sampled at once; does not change any score")
-    block_frames: int = Field(
-        12, ge=1, description="bootstrap: windows within so many fine frames are drawn together"
+    block_hours: float = Field(
+        1.0, gt=0, description="bootstrap: windows within so many hours are drawn together"
     )
     block_patches: int = Field(
         2, ge=1, description="bootstrap: likewise windows within a square of so many patches"
     )
     resamples: int = Field(2000, ge=100, description="bootstrap: resamples behind each interval")
+
+    def block_frames(self, cadence_seconds: float) -> int:
+        """Give how many fine frames a block is long: one at least, where frames are further apart."""
+        return max(1, round(self.block_hours * 3600 / cadence_seconds))

@@ -151,11 +151,20 @@ def _what_is_searched(config: Config) -> list[object]:
 
 def scored_on(config: Config, store: FieldStore) -> str:
     """Name what a test score stands on: scores of other windows or another sampling do not compare."""
+    return _stands_on(config, store, config.scoring.test_windows)
+
+
+def validated_on(config: Config, store: FieldStore) -> str:
+    """Name what a validation score stands on."""
+    return _stands_on(config, store, config.scoring.windows)
+
+
+def _stands_on(config: Config, store: FieldStore, windows: int) -> str:
     settings = [
         store.info.fingerprint,
         config.data.deciding(),
         config.sampling.model_dump(mode="json"),
-        config.scoring.test_windows,
+        windows,
         config.tuning.max_context,  # windows leave room for it
         config.seed,
     ]

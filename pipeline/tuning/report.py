@@ -11,16 +11,16 @@ from pipeline.evaluation.bootstrap import Difference, crps_difference, crps_inte
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.factors import FactorPair
 from pipeline.files import exists, join, read_text, write_bytes, write_text
+from pipeline.mlflow_view.recipe_values import recipe_metrics
 from pipeline.mlflow_view.views import sweep_view, trials_view
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 from pipeline.tracking import Status, how_to_look
 from pipeline.tuning import compare
 from pipeline.tuning.notes import CRPS_HIGH, CRPS_LOW, study_note, sweep_note
 from pipeline.tuning.pictures import pictures_of
-from pipeline.tuning.plan import plain, registered_name, scored_on
+from pipeline.tuning.plan import plain, registered_name, scored_on, validated_on
 from pipeline.tuning.recipe_fit import Observation, fit_laws
 from pipeline.tuning.results import Findings, PairResult, Rival, comparison, table, table_csv, verdict
-from pipeline.tuning.runs import recipe_metrics
 from pipeline.tuning.scoring import prepared, score_saved, showcase
 from pipeline.tuning.study import PairStudy
 from pipeline.tuning.sweep import Sweep
@@ -107,7 +107,8 @@ def _interval(sweep: Sweep, pair: FactorPair, tuned: Evaluation) -> dict[str, fl
     """Say how sure the CRPS is."""
     config = sweep.config
     windows = prepared(config, sweep.store, pair).scored_windows("test", 1, config.scoring, config.seed)
-    interval = crps_interval(tuned, windows, config.scoring, config.seed)
+    cadence = sweep.store.info.cadence_seconds
+    interval = crps_interval(tuned, windows, config.scoring, config.seed, cadence_seconds=cadence)
     return {CRPS_LOW: interval.low, CRPS_HIGH: interval.high}
 
 
@@ -119,7 +120,7 @@ def _difference(sweep: Sweep, pair: FactorPair, rival: Evaluation, tuned: Evalua
     return crps_difference(
         rival.statistics,
         tuned.statistics,
-        block_of(windows.places, config.scoring.block_frames, side),
+        block_of(windows.places, config.scoring.block_frames(sweep.store.info.cadence_seconds), side),
         resamples=config.scoring.resamples,
         generator=torch.Generator().manual_seed(config.seed),
     )
@@ -152,6 +153,7 @@ def _record_study(sweep: Sweep, result: PairResult) -> None:
             crps=result.test["crps"],
             scored_on=scored_on(sweep.config, sweep.store),
             interval=(result.test[CRPS_LOW], result.test[CRPS_HIGH]),
+            validation=(best.crps, validated_on(sweep.config, sweep.store)),
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from pipeline.factors import FactorPair, ScaleParameters
+from pipeline.mlflow_view.recipe_values import pair_tags, run_params
 from pipeline.tracking import NOTE, ROLE, Status, Tracker
 from pipeline.tuning.notes import trial_note
 from pipeline.tuning.outcome import Outcome
@@ -49,36 +49,6 @@ def run_name(pair: FactorPair, what: str, parameters: ScaleParameters) -> str:
     """Name a run for people: `4x2 trial 07 · beta 0.0139 L 5 x/cell`."""
     f = str(parameters.conservation).replace(" - ", "-").replace(", ", "/")
     return f"{pair} {what} · beta {parameters.beta:.3g} L {parameters.context} {f}"
-
-
-def pair_tags(pair: FactorPair) -> dict[str, str]:
-    """Give the tags that runs of a pair are found by."""
-    return {
-        "finescale.pair": str(pair),
-        "finescale.factors": f"{pair.space}x in space, {pair.time}x in time",
-    }
-
-
-def run_params(pair: FactorPair, parameters: ScaleParameters) -> dict[str, Any]:
-    """Give what MLflow compares runs by."""
-    f = parameters.conservation
-    return {
-        "pair": pair, "space": pair.space, "time": pair.time,
-        "beta": parameters.beta, "context": parameters.context,
-        "power": f.power, "threshold": f.threshold, "scope": f.scope.value,
-    }  # fmt: skip
-
-
-def recipe_metrics(parameters: ScaleParameters) -> dict[str, float]:
-    """Give the values as metrics, which a table formats and a chart scales; beta's logarithm too.
-
-    A parallel-coordinates chart has no logarithmic axes, and beta is searched over two orders of magnitude.
-    """
-    f = parameters.conservation
-    return {
-        "beta": parameters.beta, "log10_beta": math.log10(parameters.beta),
-        "context": parameters.context, "power": f.power, "threshold": f.threshold,
-    }  # fmt: skip
 
 
 def end_run(tracker: Tracker, study: PairStudy, number: int | str, outcome: Outcome) -> None:

@@ -9,12 +9,13 @@ from pipeline import environment
 from pipeline.config import Config
 from pipeline.data.store import FieldStore
 from pipeline.factors import FactorPair
+from pipeline.mlflow_view.recipe_values import pair_tags
 from pipeline.mlflow_view.views import trials_view
 from pipeline.tracking import NOTE, ROLE, TrackedData, Tracker
 from pipeline.tuning.claims import LeasedClaims, RemoteClaims
 from pipeline.tuning.kept import without_addresses
 from pipeline.tuning.notes import open_study_note, sweep_note
-from pipeline.tuning.runs import pair_tags, settle
+from pipeline.tuning.runs import settle
 from pipeline.tuning.study import PairStudy
 from pipeline.tuning.trial import TrialJob
 

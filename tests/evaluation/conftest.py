@@ -53,7 +53,7 @@ def models(trained_like, store, tmp_path_factory):
         model, data = trained_like(**changes), describe_data(store, config)
         save_model(str(folder / name), model, sampling=sampling, data=data, scores={"validation_windows": 6})
     quick = [("evaluation.scales", (1, 3)), ("scoring.resamples", 200)]
-    blocks = [("scoring.block_frames", 4), ("scoring.block_patches", 1)]
+    blocks = [("scoring.block_hours", 1 / 3), ("scoring.block_patches", 1)]
 
     def models(*settings, names=("one", "other")):
         given = [*quick, *blocks, *settings]
@@ -68,9 +68,10 @@ def score(models, store, tmp_path):
     """Score the models as a job does; the pieces are at `score.pieces`, what was said at `score.said`."""
 
     def score(*settings, names=("one", "other"), output="out"):
+        device = torch.device("cpu")
         (found,) = rivals(models(*settings, names=names), store, "validation")
-        score.pieces, score.said = pieces_of(found, str(tmp_path / output)), []
-        score_pieces(score.pieces, workers=None, device=torch.device("cpu"), say=score.said.append)
+        score.pieces, score.said = pieces_of(found, str(tmp_path / output), device), []
+        score_pieces(score.pieces, workers=None, device=device, say=score.said.append)
         (pair,) = collect(score.pieces)
         return pair
 

@@ -6,7 +6,7 @@ import pytest
 from pipeline.config import ScoringSettings
 from pipeline.evaluation.blocks import Blocks
 
-SCORING = ScoringSettings(block_frames=12, block_patches=2)
+SCORING = ScoringSettings(block_hours=12, block_patches=2)
 
 
 def blocks(rule, *, days, hours=6, patch=24):
@@ -34,7 +34,17 @@ def test_a_box_has_windows_near_each_other():
     found = blocks("box", days=1)
     assert found.rows.reshape(-1, 2).tolist() == [[0, 1], [0, 1], [2, 3], [2, 3]]
     assert found.count == 4
-    assert found.described(SCORING) == "boxes of 12 fine frames and 2 x 2 patches"
+    assert found.described(SCORING) == "boxes of 12 h and 2 x 2 patches"
+
+
+def test_a_box_is_as_long_whatever_the_cadence():
+    scoring = ScoringSettings()
+    assert [scoring.block_frames(60.0 * minutes) for minutes in (5, 15, 60, 180)] == [12, 4, 1, 1]
+    for minutes in (5, 15):  # two hours of frames
+        times = np.datetime64("2020-01-01", "ns") + np.arange(0, 120, minutes) * np.timedelta64(1, "m")
+        places = np.array([[t, 0, 0] for t in range(len(times))])
+        found = Blocks.of(SimpleNamespace(places=places, patch=24), times, scoring, "box")
+        assert found.rows.tolist() == [0] * (60 // minutes) + [1] * (60 // minutes)
 
 
 def test_few_days_far_apart_are_no_long_split():

@@ -38,10 +38,13 @@ def test_a_folder_a_pair_or_a_sweep_may_be_meant(model, tmp_path, one_line):
     (tmp_path / "sweep" / "notes.txt").write_text("no model")
     eight = str(tmp_path / "sweep" / "8x1" / "trial-000")
     assert find_models(worse) == [worse]
+    assert find_models(f"{worse}/model.json") == find_models(f"{worse}/model.safetensors") == [worse]
     assert find_models(str(tmp_path / "sweep" / "4x2")) == [best]
     assert find_models(str(tmp_path / "sweep")) == [best, eight]
     with pytest.raises(UserError) as raised:
         find_models(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"no model\.json there"):
+        find_models(str(tmp_path / "sweep" / "notes.txt"))
     one_line(raised, "nowhere", "model.json", "runs/models/SWEEP")
 
 
@@ -65,13 +68,13 @@ def test_models_of_one_pair_see_the_same_windows(model, store, one_line):
     def differing(*settings):
         return [*opened([one]), *opened([other], *settings)]
 
-    check_candidates(opened([one, other]), store.info)
+    check_candidates(opened([one, other]), store.info, "test")
     for settings, parts in (
         (("data.min_wet", 0.2), ["data.min_wet is 0.1 and 0.2", "--set data.min_wet=..."]),
         (("seed", 3), ["seed is 0 and 3"]),
     ):
         with pytest.raises(UserError) as raised:
-            check_candidates(differing(settings), store.info)
+            check_candidates(differing(settings), store.info, "test")
         one_line(raised, "one and other of pair 4x2", *parts)
     with pytest.raises(UserError) as raised:
         rivals(differing(("scoring.windows", 3)), store, "validation")
@@ -86,9 +89,9 @@ def test_what_holds_for_all_models_is_noted_once(model, store):
         data = card["data"] | {"fingerprint": "f" * 64, "name": "hills"}
         return replace(candidate, saved=replace(candidate.saved, card=card | {"data": data}))
 
-    assert check_candidates([one, other], store.info) == []
-    (note,) = check_candidates([one, elsewhere(other)], store.info)
+    assert check_candidates([one, other], store.info, "test") == []
+    (note,) = check_candidates([one, elsewhere(other)], store.info, "test")
     assert note.startswith("other: rain (")
-    (note,) = check_candidates([elsewhere(one), elsewhere(other)], store.info)
+    (note,) = check_candidates([elsewhere(one), elsewhere(other)], store.info, "test")
     assert note.startswith("rain (")
     assert "hills (ffffffff)" in note

@@ -18,6 +18,7 @@ from pipeline.evaluation.figures import (
     ReliabilityCurve,
     Skill,
     Spectra,
+    TemporalSpectra,
     field_style,
     fractions_skill,
     parameters_over_pairs,
@@ -27,6 +28,7 @@ from pipeline.evaluation.figures import (
     skill_intervals,
     skill_map,
     spectra,
+    temporal_spectra,
     to_png,
 )
 from pipeline.factors import Conservation, FactorPair, ScaleParameters, Scope
@@ -62,6 +64,11 @@ def make_spectra(pair=ONE, *, power=1.0, fields=FIELDS):
     return Spectra(pair, {name: power * k ** -(2.0 + i / 2) for i, name in enumerate(fields)}, 48, 2.0, "km")
 
 
+def make_in_time(pair=ONE, power=1.0):
+    count = pair.time // 2
+    return TemporalSpectra(pair, {name: power * np.full(count, 0.5**i) for i, name in enumerate(FIELDS)}, 5.0)
+
+
 def make_curve(threshold=1.0, pixels=1000):
     p = np.linspace(0, 1, 9)
     return ReliabilityCurve(threshold, p, p**1.3, (pixels * 0.5 ** np.arange(9)).astype(int))
@@ -80,6 +87,7 @@ def make_fss(thresholds=(0.1, 5.0)):
 
 FIGURES = {
     "spectra": lambda: spectra([make_spectra()], "mm/h"),
+    "in_time": lambda: temporal_spectra([make_in_time()]),
     "reliability": lambda: reliability([make_curve(), make_curve(5.0)], "A title", "mm/h"),
     "ranks": lambda: rank_histograms([RankHistogram(ONE, np.arange(1, 10))]),
     "quantiles": lambda: quantile_quantile([make_quantiles()], "mm/h"),
@@ -91,6 +99,7 @@ FIGURES = {
 DRAWN_TWICE = ("spectra", "map", "intervals")  # all go through the same renderer
 AXES = {
     "spectra": ("wavelength, km", "power per ring, (mm/h)²"),
+    "in_time": ("period, min", "power, truth = 1"),
     "reliability": ("forecast probability", "observed frequency"),
     "ranks": ("members below the truth", "frequency, flat = 1"),
     "quantiles": ("truth, mm/h", "field - truth,\n% of truth"),
@@ -118,6 +127,9 @@ def test_one_pair_has_named_axes_and_the_same_bytes_every_time(name):
         lambda: spectra([make_spectra(power=0.0)], "mm/h"),  # all dry
         lambda: spectra([make_spectra(fields=("ensemble",))], "mm/h"),
         lambda: spectra([Spectra(ONE, {"truth": np.zeros(24), "mean": np.ones(24)}, 48)], "mm/h"),
+        lambda: temporal_spectra([]),
+        lambda: temporal_spectra([make_in_time(power=0.0)]),  # all dry
+        lambda: temporal_spectra([TemporalSpectra(ONE, {"truth": np.ones(1), "mean": np.zeros(1)}, 5.0)]),
         lambda: reliability([], "A title", "mm/h"),
         lambda: reliability([make_curve(pixels=0)], "A title", "mm/h"),
         lambda: reliability([ReliabilityCurve(1.0, np.zeros(2), np.zeros(2), np.array([9, 0]))], "", "mm/h"),

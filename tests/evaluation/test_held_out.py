@@ -16,6 +16,7 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.held_out import SavedModel, check_store, held_out_data, seen_by
 from pipeline.evaluation.pieces import pick_device
 from pipeline.evaluation.run import evaluate_models
+from pipeline.evaluation.seen import in_words, seen
 from pipeline.evaluation.showcase import wettest_panel
 from pipeline.evaluation.summary import Summary, scores_json
 from pipeline.models.families import build_model
@@ -26,7 +27,8 @@ CPU = torch.device("cpu")
 def card(store, config, **data):
     known = {"settings": config.data.deciding(), "max_context": 3, "seed": 0}
     info = store.info
-    source = {"name": info.name, "units": info.units, "cadence_seconds": info.cadence_seconds}
+    kept = ("name", "variable", "units", "cadence_seconds", "start", "end", "crs")
+    source = {name: getattr(info, name) for name in kept}
     return {
         "sha256": "c0ffee",
         "sampling": {"sampler": "ddim", "steps": 2, "members": 3},
@@ -72,15 +74,16 @@ def test_an_older_card_leaves_the_choice_to_the_configuration(saved, store):
     older = replace(saved, card={**saved.card, "data": data})
     config = load_config([("data.patch", 16), ("data.split.tiles", True)], defaults=older.defaults())
     assert (config.data.patch, config.seed) == (16, 0)
-    assert [note[:26] for note in check_store(older, store.info, config)] == ["the model's card is from a"]
+    starts = [note[:26] for note in check_store(older, store.info, config, "test")]
+    assert starts == ["the model's card is from a", "the model's card does not t"[:26]]
 
 
 def test_notes_say_that_data_are_other_ones(saved, store, config):
-    assert check_store(saved, store.info, config) == []
+    assert check_store(saved, store.info, config, "test") == []
     other = told(saved, fingerprint="f" * 64, name="elsewhere", cadence_seconds=600.0)
     changed = config.model_copy(update={"data": config.data.model_copy(update={"patch": 16})})
-    data, frames = check_store(other, store.info, changed)
-    assert "elsewhere (ffffffff)" in data
+    data, frames = check_store(other, store.info, changed, "test")
+    assert "elsewhere (ffffffff); its days overlap those of the training" in data
     assert "5 min" in frames
     assert "10 min" in frames
 
@@ -89,9 +92,69 @@ def test_another_split_is_refused_on_the_models_own_data_alone(saved, store, one
     split = ("data.split", {"train": 0.4, "validation": 0.4})
     config = load_config([split], defaults=saved.defaults(), environment={})
     with pytest.raises(UserError) as raised:
-        check_store(saved, store.info, config)
+        check_store(saved, store.info, config, "test")
     one_line(raised, "0.4/0.4/0.2", "0.6/0.2/0.2", "leave data.split out")
-    assert check_store(told(saved, fingerprint="f" * 64), store.info, config)
+    assert check_store(told(saved, fingerprint="f" * 64), store.info, config, "test")
+
+
+def days(info, first, frames):
+    """A store of the same place and name with other frames: 0 is the first that the model was trained on."""
+    start = np.datetime64(info.start) + np.timedelta64(int(first * info.cadence_seconds), "s")
+    stop = start + np.timedelta64(int((frames - 1) * info.cadence_seconds), "s")
+    return replace(
+        info, start=str(start), end=str(stop), shape=(frames, *info.shape[1:]), fingerprint="f" * 64
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "frames", "split", "was"),  # the model: 38 frames for training, 13 for tuning, 13 for its test
+    [
+        (0, 40, "test", "trained on"),  # a shorter ingest: its last fifth is 32 to 40
+        (20, 44, "validation", None),  # 46 to 55: tuning's and later
+        (10, 40, "validation", "trained on"),  # 34 to 42
+        (0, 60, "test", "chosen by"),  # 48 to 60
+        (0, 64, "test", None),
+        (0, 90, "test", None),  # grown since
+        (64, 64, "validation", None),
+    ],
+)
+def test_frames_that_training_has_seen_are_not_scored_as_new(
+    first, frames, split, was, saved, store, config, one_line
+):
+    info = days(store.info, first, frames)
+    if was is None:
+        assert check_store(saved, info, config, split)
+        return
+    with pytest.raises(UserError) as raised:
+        check_store(saved, info, config, split)
+    one_line(raised, f"its {split} split", was, "score days from")
+    for name in ("name", "variable", "crs"):
+        (note,) = check_store(told(saved, **{name: "another"}), info, config, split)
+        assert "its days overlap" in note
+
+
+@pytest.mark.parametrize(
+    ("first", "split", "known", "words"),
+    [
+        (0, "test", "unseen", "which training and tuning have not seen"),
+        (0, "validation", "chosen", "by which tuning chose"),
+        (64, "validation", "unseen", "which training and tuning have not seen"),
+    ],
+)
+def test_what_a_model_has_seen(first, split, known, words, saved, store, config):
+    found = seen(saved.data, days(store.info, first, 64), split, config.data.split)
+    assert found == known
+    assert words in in_words([found, "unseen"])
+    undated = {key: value for key, value in saved.data.items() if key != "start"}
+    assert seen(undated, store.info, split, config.data.split) == "unknown"
+    assert "do not tell" in in_words([found, "unknown"])
+
+
+def test_tuning_chose_on_the_validation_split(saved, store, config):
+    assert check_store(saved, store.info, config, "test") == []
+    (note,) = check_store(saved, store.info, config, "validation")
+    assert "tuning chose" in note
+    assert "--split test" in note
 
 
 @pytest.mark.parametrize(
@@ -117,18 +180,18 @@ def test_settings_that_do_not_fit_the_model(overrides, parts, saved, store, tmp_
 
 def test_data_that_do_not_fit_the_model(saved, store, config, one_line):
     with pytest.raises(UserError) as raised:
-        check_store(told(saved, units="K"), store.info, config)
+        check_store(told(saved, units="K"), store.info, config, "test")
     one_line(raised, "mm/h", "K")
     with pytest.raises(UserError) as raised:
-        check_store(saved, replace(store.info, statics=()), config)
+        check_store(saved, replace(store.info, statics=()), config, "test")
     one_line(raised, "orography", "--static")
     windy = replace(saved.model.spec, dynamics=(Covariate(name="u10", mean=0.0, spread=1.0),))
     with pytest.raises(UserError) as raised:
-        check_store(replace(saved, model=build_model(windy, seed=0)), store.info, config)
+        check_store(replace(saved, model=build_model(windy, seed=0)), store.info, config, "test")
     one_line(raised, "dynamic covariate u10", "--dynamic")
     short = replace(store.info, shape=(16, 48, 48))
     with pytest.raises(UserError) as raised:
-        check_store(saved, short, config)
+        check_store(saved, short, config, "test")
     one_line(raised, "16 frames", "L up to 1", "L = 3")
 
 
@@ -143,7 +206,7 @@ def test_covariates_are_the_models_and_standardised_by_its_numbers(
     )  # fmt: skip
     spec = replace(make_spec(), dynamics=(Covariate(name="humidity", mean=0.01, spread=0.001),))
     saved = SavedModel("model", card(richer, tiny), build_model(spec, seed=0))
-    check_store(saved, richer.info, config)
+    check_store(saved, richer.info, config, "test")
     windows = held_out_windows(saved, richer, config, "test")
     assert windows.covariates == Covariates(spec.statics, spec.dynamics)
     batch, (height,) = windows.batch([0]), spec.statics
@@ -158,16 +221,16 @@ def test_covariates_are_the_models_and_standardised_by_its_numbers(
 def test_the_interval_is_that_of_the_crps(saved, store, config):
     windows = held_out_windows(saved, store, config, "validation")
     found = evaluate(saved.model, windows, config.sampling, batch=4, seed=0, device=CPU)
-    single = config.scoring.model_copy(update={"block_frames": 1, "block_patches": 1})
-    interval = crps_interval(found, windows, single, seed=0)
+    single = config.scoring.model_copy(update={"block_hours": 0.08, "block_patches": 1})
+    interval = crps_interval(found, windows, single, seed=0, cadence_seconds=300.0)
     each = found.statistics.per_window("crps")
     assert interval.blocks == 5
     assert each.min() <= interval.low < found.ensemble.crps < interval.high <= each.max()
     # The same windows with all errors twice as large.
     doubled = replace(found.statistics, crps=2 * found.statistics.crps)
-    twice = crps_interval(replace(found, statistics=doubled), windows, single, seed=0)
+    twice = crps_interval(replace(found, statistics=doubled), windows, single, seed=0, cadence_seconds=300.0)
     assert (twice.low, twice.high) == pytest.approx((2 * interval.low, 2 * interval.high))
-    few = crps_interval(found, windows, config.scoring, seed=0)
+    few = crps_interval(found, windows, config.scoring, seed=0, cadence_seconds=300.0)
     assert few.blocks < 5
     assert math.isnan(few.low)
 
@@ -176,7 +239,7 @@ def test_what_has_no_number_is_null_in_the_file(saved, store, config):
     windows = held_out_windows(saved, store, config, "validation")
     found = evaluate(saved.model, windows, config.sampling, batch=4, seed=0, device=CPU)
     endless = replace(found, ensemble=replace(found.ensemble, conservation_tile=math.inf))
-    few = crps_interval(found, windows, config.scoring, seed=0)
+    few = crps_interval(found, windows, config.scoring, seed=0, cadence_seconds=300.0)
     scores = Summary(Candidate("model", saved, config), store.info, "validation", endless, few)
     content = json.loads(scores_json([scores]))
     assert content["scores"]["conservation_tile"] is None

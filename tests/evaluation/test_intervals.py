@@ -1,6 +1,7 @@
 """The paired block bootstrap of any metric, against the one of the CRPS, SciPy's and data that are known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,3 +129,38 @@ def test_draws_are_with_replacement_and_a_seeds():
     assert counts.max() > 2
     torch.testing.assert_close(counts.mean(dim=0), torch.ones(7, dtype=torch.float64), rtol=0.1, atol=0)
     assert torch.equal(counts, draws(7, 1000, generator()))
+
+
+def test_which_metrics_noise_can_only_add_to():
+    assert {name for name, metric in METRICS.items() if metric.inflated} == {
+        "rank_deviation",
+        "brier_reliability",
+        "brier_resolution",
+        "log_spectral_distance",
+        "temporal_log_spectral_distance",
+    }
+
+
+def test_the_interval_of_a_rank_deviation_holds_the_value_and_mostly_the_truth():
+    torch.manual_seed(0)
+    p = torch.linspace(-0.3, 0.3, 9, dtype=torch.float64).softmax(0)  # frequencies of ranks in all weather
+    metric, weather = METRICS["rank_deviation"], torch.distributions.Dirichlet(20 * p)
+    truth, plain = metric.compute({"ranks.counts": p}), replace(metric, inflated=False)
+    inside = [0, 0]
+    for seed in range(150):
+        rows = {"ranks.counts": weather.sample((10,)), "windows": torch.ones(10, dtype=torch.float64)}
+        for i, one in enumerate((plain, metric)):
+            value, low, high = intervals(rows, one, resamples=200, generator=generator(seed))
+            inside[i] += bool(low <= truth <= high)
+            assert one is plain or 0 <= low <= value <= high
+    percentile, reflected = inside  # of 90 %
+    assert percentile < 0.6 * 150
+    assert reflected > 0.8 * 150
+
+
+def test_a_distance_that_is_endless_keeps_its_ends():
+    power = torch.tensor([[1.0], [2.0], [3.0], [1.0], [2.0]], dtype=torch.float64)
+    rows = {"spectra.truth": power, "spectra.field": 0 * power, "windows": torch.ones(5).double()}
+    value, low, high = intervals(rows, METRICS["log_spectral_distance"], resamples=100, generator=generator())
+    assert not low.isnan()
+    assert low <= value <= high

@@ -32,16 +32,24 @@ ROWS = [
 
 
 def test_each_model_with_how_sure():
-    note = evaluation_note(ROWS, "rain", "test")
+    note = evaluation_note(ROWS, "rain", "test", 0.95, {"b": "evaluation-1/4x2/1"})
     lines = [line for line in note.replace("&nbsp;", "").splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][2] == "CRPS, mm/h (90 %)"
+    assert cells[0][2] == "CRPS, mm/h (95 %)"
+    assert cells[0][3] == "skill over bicubic (95 %)"
     assert cells[2:] == [
         ["**4x2**", "a", "0.0617 (0.0438 to 0.0821)", "38.7% (30.0% to 45.0%)", "20.0%", "35 in 21"],
-        ["**4x2**", "b", "0.0700", "", "", "35 in 21"],
+        ["**4x2**", "[b](run:evaluation-1/4x2/1)", "0.0700", "", "", "35 in 21"],
     ]
     assert "On the test split of `rain`" in note
+    assert "Tuning chose" not in note
+
+
+def test_what_tuning_chose_on_is_said():
+    assert "Tuning chose among its trials on these windows" in evaluation_note(
+        ROWS, "rain", "validation", 0.9, {}
+    )
 
 
 def test_nothing_was_scored():
-    assert "report.html" in evaluation_note([], "rain", "test")
+    assert "report.html" in evaluation_note([], "rain", "test", 0.9, {})

@@ -4,11 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline import UserError
 from pipeline.data.pair_data import PairData
 from pipeline.evaluation import pieces as module
+from pipeline.evaluation.candidates import rivals
+from pipeline.evaluation.chunks import score_remotely
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.held_out import seen_by
-from pipeline.evaluation.pieces import state
+from pipeline.evaluation.pieces import pieces_of, state
 from pipeline.evaluation.summary import summaries
 from pipeline.evaluation.sums import WINDOWS, total
 from pipeline.evaluation.tidy import SKILL, TidyTable
@@ -96,6 +99,21 @@ def test_parts_are_taken_for_what_they_are_alone(score, tmp_path):
     assert made(("scoring.windows", 5)) == 3
     assert made(("scoring.windows", 1000)) == 3
     assert made(("scoring.windows", 1000), ("seed", 1)) == 3  # the same windows, other ensembles
+
+
+def test_what_another_kind_of_device_has_scored_is_not_taken(models, store):
+    (found,) = rivals(models(), store, "validation")
+    here, there = ({piece.parts.url for piece in pieces_of(found, "out", torch.device(name))}
+                   for name in ("cpu", "cuda"))  # fmt: skip
+    assert len(here) == len(there) == 3
+    assert not here & there
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")
+def test_a_worker_without_the_gpu_it_was_given_does_not_score_on_its_cpu(one_line):
+    with pytest.raises(UserError) as raised:
+        score_remotely(None, "cuda", 1)
+    one_line(raised, "tuning.gpus_per_trial", "--device cpu")
 
 
 def test_memory_does_not_grow_with_the_windows(score, store):

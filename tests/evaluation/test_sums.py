@@ -13,6 +13,7 @@ from pipeline import UserError
 from pipeline.config import EvaluationSettings
 from pipeline.evaluation.measures.pixel import Pixel
 from pipeline.evaluation.metrics import default_statistics, metrics_for
+from pipeline.evaluation.parts import Part, merged
 from pipeline.evaluation.sums import BlockSums, Scored, total
 from pipeline.factors import FactorPair
 
@@ -30,6 +31,12 @@ def summed(scored, block, parts, blocks=3, statistics=None):
     for indices in parts:
         sums.add(part(scored, indices), block[indices])
     return sums
+
+
+def together(shards):
+    rows = torch.arange(3)
+    sums, _ = merged((Part(rows, {"ensemble": shard}, None) for shard in shards), 3)
+    return sums["ensemble"]
 
 
 def same(one, other, **tolerance):
@@ -56,11 +63,9 @@ def test_any_order_chunks_and_merge_give_the_sums_of_one_pass(rain_once, order, 
     whole = summed(rain_once, block, [list(range(5))])
     cuts = sorted([0, cut, second, 5])
     shards = [summed(rain_once, block, [list(order[a:b])] if b > a else []) for a, b in pairwise(cuts)]
-    first, *others = reversed(shards)
-    for other in others:
-        first.merge(other)
-    same(first.sums, whole.sums, rtol=1e-12, atol=1e-12)
-    assert first.sums["windows"].tolist() == [2, 0, 3]
+    sums = together(reversed(shards))
+    same(sums, whole.sums, rtol=1e-12, atol=1e-12)
+    assert sums["windows"].tolist() == [2, 0, 3]
     assert all(values.dtype == torch.float64 for values in whole.sums.values())
 
 
@@ -75,19 +80,17 @@ def rain_once():
 
 def test_bytes_bring_everything_back(scored_rain):
     scored, block = scored_rain(cells=2), torch.tensor([0, 1, 1, 2, 0])
-    statistics = default_statistics(SETTINGS, PAIR)
     whole = summed(scored, block, [[0, 1, 2, 3, 4]])
-    read = BlockSums.from_bytes(summed(scored, block, [[0, 1]]).to_bytes(), statistics)
-    read.add(part(scored, [2, 3]), block[2:4])
-    read.merge(BlockSums.from_bytes(summed(scored, block, [[4]]).to_bytes()))
-    same(read.sums, whole.sums, rtol=1e-12, atol=1e-12)
+    read = [BlockSums.from_bytes(summed(scored, block, [some]).to_bytes()) for some in ([0, 1], [2, 3], [4])]
+    same(together(read), whole.sums, rtol=1e-12, atol=1e-12)
     data = whole.to_bytes()
     assert data == BlockSums.from_bytes(data).to_bytes()
     for damaged in (data[:-3], b"", b"nothing of the kind", data[:100]):
         with pytest.raises(UserError, match="damaged"):
             BlockSums.from_bytes(damaged)
-    with pytest.raises(ValueError, match="the sums are of"):
-        BlockSums.from_bytes(data, [Pixel()])
+    others = BlockSums([Pixel("other")], 3)
+    with pytest.raises(ValueError, match="cannot put sums of"):
+        together([BlockSums.from_bytes(data), others])
 
 
 def test_memory_does_not_grow_with_the_windows(scored_rain):
@@ -206,10 +209,6 @@ def test_what_does_not_belong_together_is_refused(scored_rain):
         sums.add(scored, block + 1)
     with pytest.raises(ValueError, match="blocks"):
         sums.add(scored, block[:3])
-    with pytest.raises(ValueError, match="cannot merge"):
-        sums.merge(BlockSums([Pixel()], 4))
-    with pytest.raises(ValueError, match="cannot merge"):
-        sums.merge(BlockSums([Pixel("other")], 3))
     with pytest.raises(ValueError, match="pair 2x3"):
         dataclasses.replace(scored, pair=FactorPair(2, 3))
     with pytest.raises(ValueError, match="bool"):

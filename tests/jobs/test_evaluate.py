@@ -21,6 +21,7 @@ from pipeline.data.store import write_store
 from pipeline.evaluation.bootstrap import crps_interval
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.model_file import describe_data, load_model, save_model
+from pipeline.tracking import NOTE
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "evaluate.py"
 SAMPLING = SamplingSettings(steps=2, members=3)
@@ -58,12 +59,35 @@ def model(saved):
     return saved()
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """One for all tests here: making its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def runs_of(database, **tags):
+    """Give an evaluation's own run, and those of the models in it by label."""
+    client = mlflow.MlflowClient(database)
+    there = [one.experiment_id for one in client.search_experiments()]
+    own, of_models = [], {}
+    for run in client.search_runs(there):
+        found = run.data.tags
+        if {f"finescale.{name}": value for name, value in tags.items()}.items() <= found.items():
+            if found["finescale.role"] == "evaluation":
+                own.append(run)
+            else:
+                of_models[found["finescale.model_label"]] = run
+    return client, own, of_models
+
+
 @pytest.fixture
-def job(monkeypatch, capsys, tmp_path):
+def job(monkeypatch, capsys, tmp_path, database):
     """Run the job in this process; give its status and the lines on stdout and stderr."""
 
     def job(*arguments):
         monkeypatch.chdir(tmp_path)
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
         monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, arguments)])
         monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
         with pytest.raises(SystemExit) as ended:
@@ -80,6 +104,7 @@ def files(folder):
 
 def started(*arguments, cwd, log):
     shell = {name: value for name, value in os.environ.items() if not name.startswith(("FINESCALE_", "RAY_"))}
+    shell.pop("MLFLOW_TRACKING_URI", None)
     shell["OMP_NUM_THREADS"] = "1"  # as this process computes
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
     with log.open("w") as out:
@@ -102,13 +127,20 @@ def without_rounding(content):
 
 def test_the_score_of_the_training_comes_out_again(model, store, data, job, tmp_path):
     log = tmp_path / "log.txt"
-    *said, report, loaded = finished(
-        started("--model", model, "--store", store.url, cwd=tmp_path, log=log), log
-    )
+    flags = ("--model", model, "--store", store.url)
+    *_, loaded = finished(started(*flags, "--dry-run", cwd=tmp_path, log=log), log)
     assert loaded == "['torch']"
+    *said, loaded = finished(started(*flags, cwd=tmp_path, log=log), log)
+    assert loaded == "['mlflow', 'torch']"
     assert "note" not in log.read_text()
     folder = Path(model) / "evaluation" / f"test-{store.info.fingerprint[:8]}"
-    assert report == f"report: {folder / 'report.html'}"
+    # Where sweeps and trainings are, though nothing was said of MLflow; after the scores have been shown.
+    (report,) = [i for i, line in enumerate(said) if line == f"report: {folder / 'report.html'}"]
+    (link,) = [i for i, line in enumerate(said) if line.startswith("its run, in MLflow: ")]
+    assert report < link
+    _, (run,), of_models = runs_of(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    assert run.info.run_id in said[link]
+    assert of_models["model"].data.tags["mlflow.parentRunId"] == run.info.run_id
     assert set(files(folder)) >= {*FILES, "figures/skill-intervals.png", "figures/event-4x2.gif"}
     content = scores_of(folder)
 
@@ -117,7 +149,7 @@ def test_the_score_of_the_training_comes_out_again(model, store, data, job, tmp_
     wanted = evaluate(trained, windows, SAMPLING, batch=4, seed=0, device=torch.device("cpu"))
     scores, expected = (without_rounding(found) for found in (content["scores"], wanted.as_metrics()))
     assert scores == pytest.approx(expected, rel=1e-6)
-    interval = crps_interval(wanted, windows, ScoringSettings(), seed=0)
+    interval = crps_interval(wanted, windows, ScoringSettings(), seed=0, cadence_seconds=300.0)
     assert math.isnan(interval.low)
     assert content["crps_interval"] == {"low": None, "high": None, "level": 0.9, "blocks": interval.blocks}
     assert (content["split"], content["windows"], content["seed"]) == ("test", len(windows), 0)
@@ -131,13 +163,13 @@ def test_the_score_of_the_training_comes_out_again(model, store, data, job, tmp_
     assert f"{wanted.ensemble.crps:.4f}" in page
 
     before = {name: (folder / name).read_bytes() for name in (*FILES, "figures/event-4x2.gif")}
-    status, said, _ = job("--model", model, "--store", store.url)
+    status, said, _ = job(*flags)
     assert status == 0
     assert "2 of 2 chunks of windows have been scored before" in said
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_several_models_and_everything_else_can_be_chosen(saved, store, job, tmp_path):
+def test_several_models_and_everything_else_can_be_chosen(saved, store, job, database, tmp_path):
     first, second = saved("runs/4x2/a"), saved("runs/4x2/b", beta=0.05, context=2)
     chosen = (
         "--split",
@@ -157,7 +189,7 @@ def test_several_models_and_everything_else_can_be_chosen(saved, store, job, tmp
     assert status == 0
     assert said[-1] == f"nothing is scored yet in {output}"
     assert not output.exists()
-    status, said, _ = job(*flags, "--tracking-uri", f"sqlite:///{tmp_path}/m.db")
+    status, said, _ = job(*flags)
     assert status == 0
     assert not (Path(first) / "evaluation").exists()
     content = scores_of(output)["models"]
@@ -181,11 +213,40 @@ def test_several_models_and_everything_else_can_be_chosen(saved, store, job, tmp
     assert said[-3:] == [
         f"  {name}: 1 of 1 chunks of windows are there" for name in ("references of 4x2", "a", "b")
     ]
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/m.db")
-    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    assert (run.data.tags["finescale.role"], run.info.status) == ("evaluation", "FINISHED")
-    assert run.data.metrics["4x2_a_fair_crps"] == content["a"]["scores"]["crps"]
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"report.html", "scores.csv"}
+    assert_recorded(database, output, store, content)
+
+    # Another evaluation in the same folder is another run, without the figures of this one.
+    (output / "figures" / "mine.png").write_bytes(b"")
+    status, *_ = job("--model", first, "--store", store.url, *chosen, "--output", output)
+    assert status == 0
+    client, own, _ = runs_of(database, pairs="4x2", models="a")
+    (alone,) = own
+    now = {path.name for path in (output / "figures").iterdir()} - {"mine.png"}
+    recorded = {Path(file.path).name for file in client.list_artifacts(alone.info.run_id, "figures")}
+    assert now == recorded
+    assert (output / "report.html").read_text().count("<img ") == len(now)
+
+
+def assert_recorded(database, output, store, content):
+    """Check that MLflow has a run of each model, inside that of the evaluation."""
+    client, (run,), of_models = runs_of(database, data_fingerprint=store.info.fingerprint, split="validation")
+    assert run.info.status == "FINISHED"
+    assert not [name for name in run.data.metrics if not name.startswith("system/")]
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {*FILES, "figures"}
+    assert of_models.keys() == {"a", "b"}
+    for label, one in of_models.items():
+        scores = content[label]["scores"]
+        assert one.info.status == "FINISHED"
+        assert one.data.tags["mlflow.parentRunId"] == run.info.run_id
+        assert one.data.tags["finescale.pair"] == one.data.params["pair"] == "4x2"
+        assert one.data.tags["finescale.sha256"] == content[label]["model"]["sha256"]
+        assert one.data.tags["finescale.model"].endswith(f"4x2/{label}")
+        assert one.data.metrics["beta"] == content[label]["model"]["parameters"]["beta"]
+        assert one.data.metrics["validation_crps"] == scores["crps"]
+        assert one.data.metrics["validation_spread_skill_ratio"] == scores["spread_skill_ratio"]
+        assert f"/runs/{one.info.run_id}?" in run.data.tags[NOTE]
+    skill = 1 - content["a"]["scores"]["crps"] / content["a"]["scores"]["bicubic_mae"]
+    assert of_models["a"].data.metrics["validation_crps_skill"] == pytest.approx(skill)
 
 
 def test_a_killed_job_carries_on(model, store, job, tmp_path):
@@ -308,3 +369,24 @@ def test_a_model_in_a_place_that_cannot_be_written_to(model, store, job, tmp_pat
     status, _, complaint = job("--model", model, "--store", store.url, "--output", output)
     assert (status, len(complaint)) == (2, 1)
     assert "--output" in complaint[0]
+
+
+@pytest.mark.parametrize(("output", "part"), [("/proc/nope", "/proc/nope"), ("", "--output ''")])
+def test_a_folder_that_cannot_be_is_found_out_before_scoring(output, part, model, store, job):
+    before = files(model)
+    status, said, complaint = job("--model", model, "--store", store.url, "--output", output)
+    assert (status, len(complaint)) == (2, 1)
+    assert "--output" in complaint[0]
+    assert part in complaint[0]
+    assert not any("CRPS" in line for line in said)
+    assert files(model) == before
+
+
+def test_a_server_that_is_not_there_is_found_out_before_scoring(model, store, job, tmp_path):
+    output = tmp_path / "out"
+    status, _, complaint = job(
+        "--model", model, "--store", store.url, "--output", output, "--tracking-uri", "http://127.0.0.1:1"
+    )
+    assert (status, len(complaint)) == (2, 1)
+    assert "not reachable" in complaint[0]
+    assert not output.exists()

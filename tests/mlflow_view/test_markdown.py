@@ -15,7 +15,7 @@ def test_the_introduction_has_no_link_left_open():
     text = linked(INTRODUCTION, "3", {}.get)
     assert "](view:" not in text
     assert text.count("viewStateShareKey=finescale-values") == 2
-    assert text.count("viewStateShareKey=finescale-evaluations") == 1
+    assert text.count("viewStateShareKey=finescale-evaluated-test") == 1
 
 
 def test_a_table():

@@ -48,9 +48,26 @@ def test_charts_of_trials():
     assert state["runsHiddenMode"] == "SHOW_ALL"
 
 
+def test_evaluated_models_have_their_values_and_scores_as_columns():
+    for split, view in EVALUATIONS.items():
+        score = f"metrics.{split}_crps"
+        assert {
+            "tags.finescale.pair", "metrics.beta", "metrics.context", "tags.finescale.conservation",
+            score, f"{score}_low", f"{score}_high", f"{score}_skill",
+        } <= set(view.columns)  # fmt: skip
+        assert "'evaluated'" in view.filter
+    assert "!= 'evaluated'" in VALUES.filter  # on other windows than those of the trainings
+
+
 def test_views_are_told_apart_and_fit_a_tag():
-    views = [VALUES, EVALUATIONS, sweep_view("s"), sweep_view("t"), *(trials_view(s, PAIR) for s in "st")]
-    assert len({view.tag for view in views}) == 6
+    views = [
+        VALUES,
+        *EVALUATIONS.values(),
+        sweep_view("s"),
+        sweep_view("t"),
+        *(trials_view(s, PAIR) for s in "st"),
+    ]
+    assert len({view.tag for view in views}) == 7
     for view in [*views, trials_view("s" * 100, FactorPair(100, 100))]:
         assert len(view.to_json(10**13)) < 5000  # what MLflow takes
         assert len(view.tag) <= 250

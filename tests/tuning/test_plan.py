@@ -105,7 +105,7 @@ SAME = [
     [("tuning.cpus_per_trial", 2)],
     [("scoring.batch", 1)],
     [("scoring.test_windows", 1)],
-    [("scoring.block_frames", 1), ("scoring.block_patches", 1), ("scoring.resamples", 100)],
+    [("scoring.block_hours", 0.1), ("scoring.block_patches", 1), ("scoring.resamples", 100)],
     [("tuning.max_failures", 9)],
     [("tuning.share_stages", False)],
     [("tuning.compare", False), ("tuning.predict", ["8x2"])],

@@ -11,6 +11,7 @@ from pipeline.evaluation.figures.calibration import (
     reliability,
 )
 from pipeline.evaluation.figures.film import Event, animation
+from pipeline.evaluation.figures.in_time import TemporalSpectra, temporal_spectra
 from pipeline.evaluation.figures.neighbourhood import FractionsSkill, fractions_skill
 from pipeline.evaluation.figures.parameters import parameters_over_pairs
 from pipeline.evaluation.figures.power import Spectra, spectra
@@ -26,6 +27,7 @@ __all__ = [
     "ReliabilityCurve",
     "Skill",
     "Spectra",
+    "TemporalSpectra",
     "animation",
     "field_style",
     "fractions_skill",
@@ -37,5 +39,6 @@ __all__ = [
     "skill_intervals",
     "skill_map",
     "spectra",
+    "temporal_spectra",
     "to_png",
 ]

@@ -139,6 +139,7 @@ def metrics(thresholds: tuple[float, ...], bins: int) -> tuple[Metric, ...]:
         source=_MURPHY,
         compute=part(0),
         needs=parts,
+        inflated=True,
     )
     curve = Metric(
         name="reliability_observed",
@@ -183,6 +184,7 @@ def metrics(thresholds: tuple[float, ...], bins: int) -> tuple[Metric, ...]:
             formula="o (1 - o), o the frequency of the event",
             compute=part(2),
             perfect=None,
+            inflated=False,
         ),
         replace(
             brier,

@@ -43,6 +43,8 @@ class Metric:
         Without meaning for a field without uncertainty.
     perfect : float or None
         The value of a perfect field, to which a skill refers; none where there is no such value.
+    inflated : bool
+        A distance along a curve, to which noise can only add: resampling adds more of it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Metric:
     coordinates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     ensemble_only: bool = False
     perfect: float | None = 0.0
+    inflated: bool = False
 
     def applies(self, sums: Sums, *, ensemble: bool) -> bool:
         """Whether it can be computed: its sums are there, and the field is an ensemble if it must be."""

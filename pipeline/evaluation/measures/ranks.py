@@ -77,6 +77,7 @@ def metrics() -> tuple[Metric, ...]:
             source="Delle Monache et al. (2006), doi:10.1029/2005JD006917",
             compute=lambda sums: rank_deviation(sums[_COUNTS]),
             needs=(_COUNTS,),
+            inflated=True,
             ensemble_only=True,
         ),
         Metric(

@@ -54,6 +54,7 @@ def metrics() -> tuple[Metric, ...]:
             source="Gray and Markel (1976), doi:10.1109/TASSP.1976.1162849",
             compute=lambda sums: spectral_distance(sums[_TRUTH], sums[_FIELD]),
             needs=(_TRUTH, _FIELD),
+            inflated=True,
         ),
         spectrum,
         replace(

@@ -159,6 +159,7 @@ def metrics() -> tuple[Metric, ...]:
             source="Gray and Markel (1976), doi:10.1109/TASSP.1976.1162849",
             compute=lambda sums: spectral_distance(sums["temporal.truth"], sums["temporal.field"]),
             needs=("temporal.truth", "temporal.field"),
+            inflated=True,
         ),
         spectrum,
         replace(

@@ -162,6 +162,16 @@ class Charts:
             "Radially averaged power spectra of truth, members, mean and references, a panel per pair",
             "A field whose curve falls below the truth's lacks variance at that scale: it is too smooth.",
         )
+        in_time = [self._in_time(one) for one in self.scores if one.rivals.pair.time > 1]
+        if in_time:
+            yield self._picture(
+                "temporal-spectra",
+                figures.temporal_spectra(in_time),
+                "Power by period in time of members, mean and references, relative to the truth's, a panel "
+                "per pair that refines time",
+                "Below 1 a field changes too little from frame to frame, above 1 it flickers; at 0 are "
+                "references that repeat one frame. A window has few frames, so there are few periods.",
+            )
 
     def neighbourhoods(self) -> Iterator[Picture]:
         """Draw the fractions skill score of each pair."""
@@ -215,14 +225,25 @@ class Charts:
         return figures.Quantiles(one.rivals.pair, levels.numpy(), values)
 
     def _spectra(self, one: PairScores) -> figures.Spectra:
+        power = self._power(one, "spectra")
+        return figures.Spectra(one.rivals.pair, power, one.rivals.windows.patch, *self._pixel)
+
+    def _in_time(self, one: PairScores) -> figures.TemporalSpectra:
+        minutes = self.info.cadence_seconds / 60
+        return figures.TemporalSpectra(one.rivals.pair, self._power(one, "temporal"), minutes)
+
+    def _power(self, one: PairScores, statistic: str) -> dict[str, np.ndarray]:
+        """Give the power of a window, of the truth and of every field that curves are drawn of."""
+
         def of(sums: Sums, name: str) -> np.ndarray:
             whole = total(sums)
-            return (whole[f"spectra.{name}"] / whole[WINDOWS]).numpy()
+            return (whole[f"{statistic}.{name}"] / whole[WINDOWS]).numpy()
 
         shown = self._shown(one)
-        power = {"truth": of(shown[ENSEMBLE], "truth")}
-        power |= {name: of(sums, "field") for name, sums in shown.items()}
-        return figures.Spectra(one.rivals.pair, power, one.rivals.windows.patch, *self._pixel)
+        return {
+            "truth": of(shown[ENSEMBLE], "truth"),
+            **{name: of(sums, "field") for name, sums in shown.items()},
+        }
 
     def _picture(self, name: str, drawn: Figure, alt: str, caption: str) -> Picture:
         return Picture(name, to_png(drawn), alt, caption)

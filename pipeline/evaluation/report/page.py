@@ -12,6 +12,7 @@ from pipeline import __version__
 from pipeline.data.manifest import StoreInfo
 from pipeline.evaluation.chunks import ENSEMBLE
 from pipeline.evaluation.figures import field_style
+from pipeline.evaluation.held_out import HeldOutSplit
 from pipeline.evaluation.metrics import metrics_for
 from pipeline.evaluation.pieces import PairScores, deciding_code
 from pipeline.evaluation.report import html
@@ -22,6 +23,7 @@ from pipeline.evaluation.report.words import (
     known,
     moment,
     number,
+    only_wet,
     percents,
     signed,
     spread_in_words,
@@ -29,6 +31,7 @@ from pipeline.evaluation.report.words import (
     titled,
     wanted,
 )
+from pipeline.evaluation.seen import Seen, in_words, seen
 from pipeline.evaluation.tidy import SKILL, Row, TidyTable, unit_of
 
 _FEW = {"threshold", "scale", "level", "return_windows"}
@@ -44,7 +47,7 @@ class Page:
     scores : sequence of PairScores
     table : TidyTable
     info : StoreInfo
-    split : str
+    split : {"validation", "test"}
     notes : sequence of str
         What a reader must know.
     pictures : mapping of str to sequences of Picture
@@ -56,7 +59,7 @@ class Page:
     scores: Sequence[PairScores]
     table: TidyTable
     info: StoreInfo
-    split: str
+    split: HeldOutSplit
     notes: Sequence[str]
     pictures: Mapping[str, Sequence[Picture]]
     settings: str
@@ -69,9 +72,9 @@ class Page:
         )
         level = self.scores[0].rivals.config.evaluation.level
         lead = (
-            f"Ensembles of super-resolved fields on the {self.split} split, which training and tuning have "
-            f"not seen, against references on the same windows and pixels. Values are in {self.info.units}; "
-            f"intervals hold {level:.0%} of the resamples of a bootstrap over blocks of weather."
+            f"Ensembles of super-resolved fields on the {self.split} split, {in_words(self._seen())}, "
+            f"against references on the same windows and pixels. Values are in {self.info.units}; intervals "
+            f"are of {level:.0%}, from a bootstrap over blocks of weather."
         )
         sections = [
             Section("In short", self._short()),
@@ -87,6 +90,13 @@ class Page:
             Section("Provenance", self._provenance()),
         ]
         return html.document(title, lead, sections)
+
+    def _seen(self) -> list[Seen]:
+        return [
+            seen(model.saved.data, self.info, self.split, model.config.data.split)
+            for one in self.scores
+            for model in one.rivals.models
+        ]
 
     def _models(self) -> list[tuple[PairScores, str]]:
         return [(one, label) for one in self.scores for label in one.models]
@@ -111,7 +121,7 @@ class Page:
             text = (
                 f"{titled(pair, label)}: CRPS {crps.value:.3g} {crps.units}, {abs(skill.value):.0%} "
                 f"{'below' if skill.value >= 0 else 'above'} that of {field_style(hardest).title.lower()}, "
-                "the best of the references"
+                "the hardest of the references, picked afterwards"
             )
             text += f" ({percents(skill)})" if known(skill) else ""
             spread = self.table.value(pair, label, ENSEMBLE, "spread_skill_ratio")
@@ -138,7 +148,7 @@ class Page:
 
     def _scored(self) -> str:
         rows: list[list[Cell | str]] = []
-        sampled, blocks = [], []
+        sampled, blocks, wet = [], [], []
         for one in self.scores:
             windows = one.rivals.windows
             for model in one.rivals.models:
@@ -153,6 +163,7 @@ class Page:
                     f"{config.sampling.sampler}, {config.sampling.steps} steps, seed {config.seed}"
                 )
                 blocks.append(one.rivals.blocks.described(config.scoring))
+                wet.append(only_wet(config.data, self.info.units))
         heads = ["pair", "model", "beta", "L", "f", "members", "windows", "pixels of each", "blocks"]
         rivals = self.scores[0].rivals
         times, chosen = rivals.data.store.times, rivals.data.segments[rivals.split]
@@ -161,6 +172,8 @@ class Page:
             f"{self.info.cadence_seconds / 60:g} min, {self.info.shape[1]} x {self.info.shape[2]} pixels), "
             f"{self.split} split: {moment(times[chosen.start])} to {moment(times[chosen.stop - 1])} UTC. A "
             "pair 4x2 is 4 times finer in space and 2 times in time; its models see the same windows. "
+            f"{_distinct(wet)} Absolute scores also depend on the weather of so few windows and are less "
+            "certain than skills, which compare fields on the same weather. "
             f"Members are drawn with {_distinct(sampled)}; blocks of the bootstrap are {_distinct(blocks)}."
         )
         return html.paragraph(facts) + html.table(heads, rows)

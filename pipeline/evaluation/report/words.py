@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from pipeline.config import DataSettings
 from pipeline.evaluation.report.html import Cell
 from pipeline.evaluation.tidy import Row
 
@@ -41,6 +42,16 @@ def spread_in_words(ratio: float) -> str:
     if ratio > 1.1:
         return f"its spread is too large for its error (spread / skill {ratio:.2f})"
     return f"its spread fits its error (spread / skill {ratio:.2f})"
+
+
+def only_wet(data: DataSettings, units: str) -> str:
+    """Say on which windows scores are conditional."""
+    if data.min_wet == 0:
+        return "Windows are taken whether it rains in them or not."
+    return (
+        f"Windows are only those with rain: at least {data.min_wet:.0%} of the cells of the last coarse "
+        f"frame are above {data.wet_threshold:g} {units}. Scores hold for such weather, not for dry days."
+    )
 
 
 def number(value: float) -> str:

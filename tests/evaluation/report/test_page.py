@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.evaluation.report.charts import Picture
+from pipeline.evaluation.report.charts import Charts, Picture
 from pipeline.evaluation.report.html import Cell, table
 from pipeline.evaluation.report.page import Page
 from pipeline.evaluation.tidy import SKILL, TidyTable
@@ -71,6 +71,24 @@ def test_the_page_says_what_was_scored_and_how_well(page, store):
         assert text in read.text
     for candidate in made.scores[0].rivals.models:
         assert candidate.saved.card["sha256"] in read.text
+
+
+def test_the_page_says_what_the_scores_hold_for(page):
+    text = Read(page()[0].html()).text
+    assert "validation split, which training has not seen but by which tuning chose" in text
+    assert "training and tuning have not seen" not in text
+    assert "the hardest of the references, picked afterwards" in text
+    assert "at least 10% of the cells of the last coarse frame are above 0.1 mm/h" in text
+    assert "less certain than skills" in text
+    everywhere = Read(page(("data.min_wet", 0))[0].html()).text
+    assert "whether it rains in them or not" in everywhere
+
+
+def test_a_pair_that_refines_time_is_drawn_in_time(page, store):
+    made, rows = page(names=("one",))
+    drawn = {one.name: one for one in Charts(made.scores, rows, store.info).distributions()}
+    assert drawn.keys() == {"quantiles", "spectra", "temporal-spectra"}
+    assert drawn["temporal-spectra"].content.startswith(b"\x89PNG")
 
 
 def test_the_page_needs_no_network_and_every_picture_says_what_it_shows(page):
