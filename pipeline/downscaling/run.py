@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import yaml
 
 from pipeline import __version__, environment, files
 from pipeline.config import Config
@@ -76,7 +77,17 @@ class Prepared:
             f"tiles: {len(lattice)} of {lattice.shape[0]} x {lattice.shape[1]} pixels, "
             f"every {lattice.stride}",
         ]
-        return "\n".join([*lines, *(f"note: {note}" for note in source.notes)])
+        return "\n".join([self._heeded(), *lines, *(f"note: {note}" for note in source.notes)])
+
+    def _heeded(self) -> str:
+        """Write the settings that downscaling heeds."""
+        config = self.config
+        tree = {
+            "seed": config.seed,
+            "sampling": config.sampling.model_dump(exclude={"members"}),
+            "downscaling": config.downscaling.model_dump(mode="json"),
+        }
+        return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=108)
 
 
 def sampling_of(model_url: str) -> dict[str, Any]:
