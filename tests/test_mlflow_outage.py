@@ -11,6 +11,7 @@ from pipeline.tracking import PARENT, SWEEP, Tracker
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
+@pytest.mark.slow
 def test_an_outage_in_mid_sweep(mlflow_server, tmp_path, caplog):
     tracker = Tracker(mlflow_server.uri, "outage", str(tmp_path), {SWEEP: "s"})
     caplog.set_level(logging.WARNING)

@@ -132,7 +132,7 @@ def test_a_driver_whose_sweep_another_has_taken_ends_as_if_killed(folder):
         "import sys, time; from pipeline import locks, recording\n"
         "locks.LeaseTerms.__init__.__defaults__ = (0.1, 1.0)\n"
         "try:\n"
-        "    with recording._alone(sys.argv[1], 'sweep s'): print('held', flush=True); time.sleep(600)\n"
+        "    with recording._alone(sys.argv[1], 's', '--name'): print('held', flush=True); time.sleep(600)\n"
         "finally: print('tidied up')"
     )
     with subprocess.Popen(

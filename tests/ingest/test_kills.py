@@ -86,8 +86,16 @@ def check_readable(target):
     return store.shape[0] - len(gaps)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-@pytest.mark.parametrize("kind", ["new", "late"])
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [
+        ("late", 2),
+        *(
+            pytest.param(kind, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
+            for kind in ("new", "late")
+        ),
+    ],
+)
 def test_killed_and_given_again(tmp_path, archive, kills, kind):
     """New: all files into a store of their own. Late: the middle and the end into a store with a gap."""
     stored = [*archive[:7], *archive[14:17]] if kind == "late" else []

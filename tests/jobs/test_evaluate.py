@@ -83,11 +83,10 @@ def runs_of(database, **tags):
 @pytest.fixture
 def job(monkeypatch, capsys, tmp_path, database):
     """Run the job in this process; give its status and the lines on stdout and stderr."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # MLflow may have set it to that of another test
 
     def job(*arguments):
         monkeypatch.chdir(tmp_path)
-        if "MLFLOW_TRACKING_URI" not in os.environ:
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
         monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, arguments)])
         monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
         with pytest.raises(SystemExit) as ended:
