@@ -4,6 +4,7 @@ import logging
 import time
 
 import mlflow
+import pytest
 from mlflow.entities import ViewType
 
 from pipeline.tracking import PARENT, SWEEP, Tracker
