@@ -78,7 +78,7 @@ def test_a_dry_run_on_files_writes_nothing(downscale, files_of, tmp_path):
     before = tree(tmp_path)
     status, said, error = downscale("--output", "fine.zarr", "--dry-run", given=given)
     assert status == 0, error
-    assert said[0].startswith("input: 2 coarse frames of 12 x 12 cells from lr.nc, ")
+    assert any(line.startswith("input: 2 coarse frames of 12 x 12 cells from lr.nc, ") for line in said)
     assert tree(tmp_path) == before
 
 
