@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 
     environment.prepare()
     if arguments.list_sources:
-        from pipeline.data.rules import packaged
+        from pipeline.sources.rules import packaged
 
         print("\n".join(f"{name:<12} {text}" for name, text in packaged().items()))
     elif arguments.check:
@@ -96,7 +96,7 @@ def _ingest(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     from pipeline.errors import UserError
     from pipeline.ingest.run import default_name
-    from pipeline.store_report import check_store
+    from pipeline.store.checks.report import check_store
 
     figure = arguments.figure or f"{default_name(arguments.check)}-check.png"
     with ExitStack() as bars:

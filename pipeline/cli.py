@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
-from pipeline.cloud import explained
 from pipeline.config import Config
 from pipeline.config_layers import load_config, parse_assignment
 from pipeline.environment import without_secrets
 from pipeline.errors import GaveUpError, UserError
+from pipeline.storage.cloud import explained
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.presets import PRESETS
+from pipeline.settings.presets import PRESETS
 
 ENVIRONMENT_PREFIX = "FINESCALE_"
 

@@ -72,7 +72,7 @@ def resolve_output(output: str, flag: str = "--output") -> str:
         If it is relative in a Ray job, whose working directory is deleted at its end, or if no folder can be
         there.
     """
-    from pipeline.files import resolve
+    from pipeline.storage.files import resolve
 
     if in_ray_job() and "://" not in output and not os.path.isabs(os.path.expanduser(output)):
         raise UserError(

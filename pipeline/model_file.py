@@ -19,12 +19,12 @@ from pipeline.data.grids import attributes_of, pixel_step
 from pipeline.data.scaling import ValueTransform
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.files import join, read_bytes, read_text, write_bytes, write_text
 from pipeline.models.families import build_model
 from pipeline.models.family import ModelSpec, SuperResolutionModel
+from pipeline.storage.files import join, read_bytes, read_text, write_bytes, write_text
 
 if TYPE_CHECKING:
-    from pipeline.data.store import FieldStore
+    from pipeline.store.field_store import FieldStore
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = 2  # 1 had no dynamics, and of the statics the names only

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, PairField, ScaleParameters
-from pipeline.files import read_text, write_text
 from pipeline.laws import Laws, ParameterInterval
 from pipeline.prior import PUBLISHED, paper_prior
+from pipeline.storage.files import read_text, write_text
 
 
 class Origin(StrEnum):

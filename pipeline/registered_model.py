@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError, one_line
-from pipeline.files import join, write_bytes, write_text
 from pipeline.model_file import CARD, WEIGHTS
+from pipeline.storage.files import join, write_bytes, write_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.files import join, read_bytes
 from pipeline.mlflow_view.model_facts import OF_CHAMPION, ModelFacts, of_model
 from pipeline.model_file import CARD, WEIGHTS, load_card, load_model
+from pipeline.storage.files import join, read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

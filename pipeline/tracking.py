@@ -1,4 +1,4 @@
-"""What MLflow is told. With `delivery` and `registry`, the only file that knows MLflow.
+"""What MLflow is told. With `records.delivery` and `registry`, the only file that knows MLflow.
 
 The driver alone writes, so one process owns every run and can end it. A sweep that is started again finds its
 runs by their `finescale.key` and goes on with them. What is recorded goes through an outbox: the driver never
@@ -13,10 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from pipeline.delivery import KEY, PARENT, SWEEP, Delivery
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError
-from pipeline.files import join, resolve
 from pipeline.mlflow_view.address import (
     artifacts,
     check_reachable,
@@ -31,7 +29,9 @@ from pipeline.mlflow_view.machine import SystemWatch
 from pipeline.mlflow_view.markdown import INTRODUCTION, NOTE
 from pipeline.mlflow_view.source import code_tags
 from pipeline.mlflow_view.views import EVALUATIONS, ROLE, VALUES, View, page_of_run, page_of_view
-from pipeline.outbox import Outbox
+from pipeline.records.delivery import KEY, PARENT, SWEEP, Delivery
+from pipeline.records.outbox import Outbox
+from pipeline.storage.files import join, resolve
 
 __all__ = [
     "KEY",

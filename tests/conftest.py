@@ -17,10 +17,10 @@ import torch
 from pipeline import Conservation, FactorPair, ScaleParameters, UserError
 from pipeline.config_layers import load_config
 from pipeline.data.pair_data import PairData
-from pipeline.data.store import write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
 from pipeline.models.families import build_model
 from pipeline.models.family import ModelSpec
+from pipeline.store.field_store import write_store
 from pipeline.tracking import check_reachable
 
 torch.set_num_threads(1)

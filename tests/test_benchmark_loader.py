@@ -13,7 +13,7 @@ from pipeline.benchmarks.loader_memory import (
     train_on,
 )
 from pipeline.config import Config
-from pipeline.data.store import FieldStore
+from pipeline.store.field_store import FieldStore
 
 
 @pytest.fixture

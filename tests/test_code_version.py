@@ -122,11 +122,11 @@ def used_by(names, package):
 
 READING = {  # a store's fingerprint counts, not how it is read
     "data/chunk_cache.py",
-    "data/frame_rows.py",
-    "data/layout.py",
-    "data/manifest.py",
-    "data/store.py",
     "data/view.py",
+    "store/field_store.py",
+    "store/frame_rows.py",
+    "store/layout.py",
+    "store/manifest.py",
 }
 
 
@@ -135,7 +135,7 @@ def test_of_this_package():
     assert code_version() == code_version.__wrapped__()
     package = Path(pipeline.__file__).parent
     assert all((package / name).exists() for name in module._DECIDING)
-    parts = ("data", "diffusion", "evaluation", "models", "training")
+    parts = ("data", "diffusion", "evaluation", "models", "sources", "store", "training")
     used = used_by(module._DECIDING, package)
     assert {name for name in used if name.split("/")[-2:-1] and name.split("/")[-2] in parts} <= {
         *READING,
@@ -156,5 +156,5 @@ def test_of_an_evaluation():
         "errors.py",
         "evaluation/seen.py",  # refuses, and changes no sum
         "evaluation/showcase.py",  # pictures
-        "files.py",
+        "storage/files.py",
     }

@@ -4,7 +4,7 @@ import yaml
 from pipeline import FactorPair, UserError
 from pipeline.config import Config
 from pipeline.config_layers import load_config, parse_assignment
-from pipeline.presets import PRESETS
+from pipeline.settings.presets import PRESETS
 
 
 def load(*overrides, **layers):

@@ -385,7 +385,7 @@ def test_delivered_twice_is_as_once(reopen, tmp_path):
 def test_what_mlflow_refuses_costs_a_record_and_a_line(reopen, caplog):
     tracker = reopen()
     run = tracker.start("k", "run")
-    with caplog.at_level(logging.WARNING, "pipeline.outbox"):
+    with caplog.at_level(logging.WARNING, "pipeline.records.outbox"):
         tracker.metrics("no such run", {"m": 1.0})
         tracker.metrics("no such run", {"m": 2.0})
         tracker.end("no such run", "FINISHED")

@@ -18,13 +18,13 @@ from pipeline.data.dataset import open_dataset
 from pipeline.data.order import Mixing
 from pipeline.data.pair_data import PairData
 from pipeline.data.splits import Segment
-from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows
 from pipeline.factors import FactorPair
 from pipeline.models.families import build_model, family_stages
 from pipeline.models.family import ModelSpec
 from pipeline.prior import paper_prior
 from pipeline.ranks import Ranks
+from pipeline.store.field_store import FieldStore
 from pipeline.training.feed import Feed
 from pipeline.training.loop import train_stage
 

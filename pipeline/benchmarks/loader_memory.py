@@ -15,13 +15,10 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from pipeline import environment, files
+from pipeline import environment
 from pipeline.benchmarks.pair import the_pair
 from pipeline.config import Config
-from pipeline.data import layout
-from pipeline.data.manifest import MANIFEST
 from pipeline.data.pair_data import PairData
-from pipeline.data.store import FieldStore, write_store
 from pipeline.data.synthetic import synthetic_rain
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
@@ -29,6 +26,10 @@ from pipeline.models.families import family_stages
 from pipeline.models.family import ModelSpec
 from pipeline.prior import paper_prior
 from pipeline.settings.data import SyntheticSettings
+from pipeline.storage import files
+from pipeline.store import layout
+from pipeline.store.field_store import FieldStore, write_store
+from pipeline.store.manifest import MANIFEST
 from pipeline.training.fit import fit
 from pipeline.training.memory import readable
 

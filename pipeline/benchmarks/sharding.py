@@ -12,10 +12,10 @@ from pipeline.benchmarks.training import spec_and_windows
 from pipeline.config import Config
 from pipeline.data.windows import Windows
 from pipeline.factors import FactorPair
-from pipeline.files import join
 from pipeline.models.families import build_model, family_stages
 from pipeline.models.family import ModelSpec
 from pipeline.ranks import Ranks
+from pipeline.storage.files import join
 from pipeline.training.distributed import Workers, run_on_workers
 from pipeline.training.loop import Hooks, train_stage
 from pipeline.training.memory import MemoryUse, readable

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.benchmarks.pair import the_pair
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.files import join, resolve
+from pipeline.storage.files import join, resolve
 from pipeline.tracking import default_uri
 from pipeline.tuning.opening import open_sweep
 from pipeline.tuning.study import Ended

@@ -1,1 +1,1 @@
-"""Fields: where they are kept, how they are brought in, and the windows that models learn from."""
+"""From a field store to batches of windows: pairs, splits, scaling, order, covariates."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.splits import Segment
-from pipeline.data.store import FieldStore
+from pipeline.store.field_store import FieldStore
 
 
 class ChunkCache:

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 
 if TYPE_CHECKING:
-    from pipeline.data.manifest import StoreInfo
+    from pipeline.store.manifest import StoreInfo
 
 _CONSTANT = 1e-6  # a spread below this share of the mean is rounding: float32 has 7 digits
 

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 
 from pipeline.config import DataSettings
-from pipeline.data.manifest import MANIFEST, is_being_written
-from pipeline.data.store import FieldStore, write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
 from pipeline.errors import UserError
-from pipeline.files import exists, join
 from pipeline.progress import progress
+from pipeline.storage.files import exists, join
+from pipeline.store.field_store import FieldStore, write_store
+from pipeline.store.manifest import MANIFEST, is_being_written
 
 
 def open_dataset(settings: DataSettings, output: str) -> FieldStore:

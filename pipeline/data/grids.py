@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from pipeline.data import layout
 from pipeline.errors import UserError
+from pipeline.store import layout
 
 if TYPE_CHECKING:
-    from pipeline.data.store import FieldStore
+    from pipeline.store.field_store import FieldStore
 
 _UNEVEN = 0.01  # of a pixel that steps may differ by: coordinates are often rounded to float32
 

@@ -15,12 +15,12 @@ from pipeline.data.coarsen import block_mean, whole_cells
 from pipeline.data.covariates import Covariate, Covariates, chosen_names, coarse_covariate
 from pipeline.data.scaling import ValueTransform
 from pipeline.data.splits import Segment, SplitName, longest_context, split_time
-from pipeline.data.store import FieldStore
 from pipeline.data.view import FieldView
 from pipeline.data.window_index import find_windows
 from pipeline.data.windows import Windows, check_divides, thin
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
+from pipeline.store.field_store import FieldStore
 
 _FIT_FRAMES = 64  # coarse frames, evenly over the training period, that everything is fitted to
 _FIT_VALUES = 2**24  # of their fine values at most, evenly spread, that the transform is fitted to

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.data.grids import attributes_of
-from pipeline.data.store import FieldStore
+from pipeline.store.field_store import FieldStore
 
 EVERY = tuple(range(8))
 _FLIPS = tuple(range(4))

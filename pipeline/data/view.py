@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.data.chunk_cache import Pieces, shared_cache
-from pipeline.data.layout import CHUNK
 from pipeline.data.splits import Segment
-from pipeline.data.store import FieldStore
 from pipeline.data.symmetries import EVERY, grid_symmetries, vector_components
+from pipeline.store.field_store import FieldStore
+from pipeline.store.layout import CHUNK
 
 
 @dataclass(frozen=True)

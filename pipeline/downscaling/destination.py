@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pipeline import environment, files
+from pipeline import environment
 from pipeline.downscaling.netcdf import fingerprint_of, refuse_netcdf, to_netcdf
 from pipeline.downscaling.output_plan import OutputPlan
 from pipeline.downscaling.record import refuse_foreign, state
 from pipeline.downscaling.run import ALREADY, Prepared, downscale_to
 from pipeline.errors import UserError
+from pipeline.storage import files
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import zarr
 
-from pipeline import files
-from pipeline.data import layout
 from pipeline.downscaling.output import FINGERPRINT
 from pipeline.downscaling.record import state
 from pipeline.errors import UserError
+from pipeline.storage import files
+from pipeline.store import layout
 
 LIMIT = 2 * 2**30  # bytes before compression
 

@@ -6,9 +6,7 @@ import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
 from pipeline.config_layers import load_config
-from pipeline.data.engines import load_xarray
 from pipeline.downscaling.destination import Destination, write_to
 from pipeline.downscaling.opening import InputRequest
 from pipeline.downscaling.options import period
@@ -18,6 +16,8 @@ from pipeline.evaluation.pieces import pick_device
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.options import box
 from pipeline.registered_model import SCHEME, fetch_registered
+from pipeline.sources.engines import load_xarray
+from pipeline.storage import files
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files
-from pipeline.data import manifest
-from pipeline.data.frame_rows import present_in
-from pipeline.data.readers import Selection
-from pipeline.data.rules import OtherVariable, SourceRules
-from pipeline.data.store import FieldStore
 from pipeline.errors import TroubleError, UserError
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.run import Ingested, Target, ingest
 from pipeline.ingest.transfer import Progress
 from pipeline.models.family import ModelSpec
+from pipeline.sources.readers import Selection
+from pipeline.sources.rules import OtherVariable, SourceRules
+from pipeline.storage import files
+from pipeline.store import manifest
+from pipeline.store.field_store import FieldStore
+from pipeline.store.frame_rows import present_in
 
 
 def silent(what: str, total: int) -> Callable[[int], None]:

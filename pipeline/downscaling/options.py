@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.config_layers import parse_assignment
-from pipeline.data.readers import Selection
-from pipeline.data.rules import load_rules
 from pipeline.downscaling.destination import Destination
 from pipeline.downscaling.opening import InputRequest
 from pipeline.errors import UserError
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.options import box, moment
+from pipeline.sources.readers import Selection
+from pipeline.sources.rules import load_rules
 
 
 def input_from(arguments: argparse.Namespace, destination: Destination) -> InputRequest:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipeline import files
-from pipeline.data import axes, layout
-from pipeline.data.manifest import canonical
 from pipeline.downscaling.output_plan import OutputPlan
 from pipeline.downscaling.record import LOCK, MANIFEST, RECORD, Account, Record, refuse_foreign, state
 from pipeline.errors import UserError, one_line
+from pipeline.sources import axes
+from pipeline.storage import files
+from pipeline.store import layout
+from pipeline.store.manifest import canonical
 
 FINGERPRINT = "finescale_fingerprint"  # the group's attribute
 

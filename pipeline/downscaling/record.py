@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline import files
 from pipeline.errors import UserError, one_line
+from pipeline.storage import files
 
 log = logging.getLogger(__name__)
 

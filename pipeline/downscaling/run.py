@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline import __version__, environment, files
+from pipeline import __version__, environment
 from pipeline.config import Config
 from pipeline.downscaling import pool
 from pipeline.downscaling.coarse_input import CoarseInput, open_input
@@ -24,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.ingest.transfer import Progress
 from pipeline.model_file import load_card, load_model
 from pipeline.progress import progress
+from pipeline.storage import files
 
 ALREADY = "already there, complete and with the same settings"
 

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.data.manifest import StoreInfo
 from pipeline.data.pair_data import PairData
-from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows
 from pipeline.errors import UserError
 from pipeline.evaluation.baselines import BASELINES
@@ -20,8 +18,10 @@ from pipeline.evaluation.blocks import Blocks
 from pipeline.evaluation.chunks import ENSEMBLE, MAPPED, MEAN
 from pipeline.evaluation.held_out import HeldOutSplit, SavedModel, check_store, held_out_data
 from pipeline.factors import FactorPair
-from pipeline.files import exists, join, list_folder
 from pipeline.model_file import CARD, WEIGHTS, load_card
+from pipeline.storage.files import exists, join, list_folder
+from pipeline.store.field_store import FieldStore
+from pipeline.store.manifest import StoreInfo
 
 _FIELDS = {*BASELINES, ENSEMBLE, MEAN, MAPPED}  # a comparison with one of these is none with a model
 

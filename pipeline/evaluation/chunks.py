@@ -20,7 +20,6 @@ from torch import Tensor
 from pipeline.config import EvaluationSettings, SamplingSettings
 from pipeline.data.batch import Batch
 from pipeline.data.splits import Segment
-from pipeline.data.store import FieldStore
 from pipeline.data.view import FieldView
 from pipeline.data.windows import Windows
 from pipeline.errors import UserError
@@ -35,6 +34,7 @@ from pipeline.evaluation.sums import BlockSums, Scored
 from pipeline.factors import FactorPair
 from pipeline.model_file import load_card, load_model
 from pipeline.models.family import SuperResolutionModel
+from pipeline.store.field_store import FieldStore
 
 ENSEMBLE, MEAN, MAPPED = "ensemble", "mean", "quantile_mapping"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.data.store import FieldStore
+from pipeline.store.field_store import FieldStore
 
 _KM = {"km": 1.0, "kilometre": 1.0, "kilometer": 1.0, "m": 1e-3, "metre": 1e-3, "meter": 1e-3}
 _UNEVEN = 0.01  # of a step: coordinates are often rounded

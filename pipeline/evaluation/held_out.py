@@ -11,15 +11,15 @@ import yaml
 
 from pipeline.config import Config, SplitSettings
 from pipeline.data.covariates import Covariate, Covariates
-from pipeline.data.manifest import StoreInfo
 from pipeline.data.pair_data import PairData
 from pipeline.data.splits import Segment, SplitName, longest_context, split_time
-from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows, check_divides
 from pipeline.errors import UserError
 from pipeline.evaluation.seen import seen
 from pipeline.model_file import load_card, load_model
 from pipeline.models.family import ModelSpec, SuperResolutionModel
+from pipeline.store.field_store import FieldStore
+from pipeline.store.manifest import StoreInfo
 
 HeldOutSplit = Literal["validation", "test"]
 

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 from pipeline.config import EvaluationSettings
-from pipeline.data.units import WANTED, to_mm_per_hour
 from pipeline.errors import UserError
 from pipeline.evaluation.measures import (
     conservation,
@@ -30,6 +29,7 @@ from pipeline.evaluation.measures.histogram import LogBins
 from pipeline.evaluation.measures.metric import Metric, Sums
 from pipeline.evaluation.sums import Statistic
 from pipeline.factors import FactorPair
+from pipeline.sources.units import WANTED, to_mm_per_hour
 
 __all__ = ["Metric", "Sums", "default_statistics", "metrics_for", "value_bins"]
 

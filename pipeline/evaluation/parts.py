@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import ConservationStatistics
 from pipeline.evaluation.sums import BlockSums
-from pipeline.files import join, list_folder, read_bytes, write_bytes
+from pipeline.storage.files import join, list_folder, read_bytes, write_bytes
 
 _DIGEST = 64  # hex digits
 _SUMS, _WINDOWS, _ROWS = "sums/", "windows/", "rows"

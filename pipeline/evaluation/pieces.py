@@ -36,12 +36,12 @@ from pipeline.evaluation.chunks import (
 from pipeline.evaluation.measures.metric import Sums
 from pipeline.evaluation.parts import Bounds, PartFolder, WindowScores, merged
 from pipeline.evaluation.quantile_mapping import QuantileMapping
-from pipeline.files import exists, join, read_text, write_text
 from pipeline.progress import progress
+from pipeline.storage.files import exists, join, read_text, write_text
 
 _CHUNK = 32  # windows, or a batch if that is more: small enough to lose, large enough to start a task for
 _DECIDING = (  # besides what scores a trial
-    "data/units.py",
+    "sources/units.py",
     *(f"evaluation/{n}.py" for n in ("chunks", "held_out", "metrics", "parts", "quantile_mapping", "sums")),
     "evaluation/measures",
     "model_file.py",

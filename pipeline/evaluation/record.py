@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.config import Config
-from pipeline.data.store import FieldStore
 from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.chunks import model_identity
 from pipeline.evaluation.held_out import HeldOutSplit
@@ -18,11 +17,12 @@ from pipeline.evaluation.note import evaluation_note, model_note
 from pipeline.evaluation.run import CSV, FIGURES, PARQUET, REPORT, SCORES, Evaluated
 from pipeline.evaluation.summary import Summary
 from pipeline.evaluation.tidy import Row
-from pipeline.files import join, read_bytes, resolve
 from pipeline.mlflow_view.recipe_values import pair_tags, recipe_metrics, run_params
 from pipeline.mlflow_view.source_run import source_run
 from pipeline.mlflow_view.views import EVALUATED, EVALUATIONS, ROLE
-from pipeline.recording import recorded
+from pipeline.records.recording import recorded
+from pipeline.storage.files import join, read_bytes, resolve
+from pipeline.store.field_store import FieldStore
 from pipeline.tracking import NOTE, TrackedData, Tracker, check_reachable, how_to_look, tracking_uri
 
 _NAMES = {

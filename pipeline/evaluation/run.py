@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.data.manifest import StoreInfo
-from pipeline.data.store import FieldStore
 from pipeline.errors import UserError, one_line
 from pipeline.evaluation.candidates import Candidate, check_candidates, rivals
 from pipeline.evaluation.held_out import HeldOutSplit
@@ -20,7 +18,9 @@ from pipeline.evaluation.report.gallery import Gallery
 from pipeline.evaluation.report.page import Page
 from pipeline.evaluation.summary import Summary, scores_json, summaries
 from pipeline.evaluation.tidy import TidyTable
-from pipeline.files import exists, join, read_text, remove, write_bytes, write_text
+from pipeline.storage.files import exists, join, read_text, remove, write_bytes, write_text
+from pipeline.store.field_store import FieldStore
+from pipeline.store.manifest import StoreInfo
 
 SCORES, CSV, PARQUET, REPORT = "scores.json", "scores.csv", "scores.parquet", "report.html"
 FIGURES, PARTS = "figures", "parts"

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.config import SplitSettings
-from pipeline.data.manifest import StoreInfo
 from pipeline.data.splits import Segment, SplitName, split_time
 from pipeline.errors import UserError
+from pipeline.store.manifest import StoreInfo
 
 Seen = Literal["unseen", "elsewhere", "chosen", "unknown"]
 """unseen: neither training nor tuning had a frame of these days. elsewhere: they had, of other data by its

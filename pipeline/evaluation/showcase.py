@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from pipeline.config import SamplingSettings
-from pipeline.data.manifest import StoreInfo
 from pipeline.data.windows import Windows
 from pipeline.evaluation.baselines import bicubic
 from pipeline.evaluation.evaluate import batches
 from pipeline.models.family import SuperResolutionModel
+from pipeline.store.manifest import StoreInfo
 
 if TYPE_CHECKING:
     from pipeline.evaluation.figures import Event  # matplotlib is loaded only where something is drawn

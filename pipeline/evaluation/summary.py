@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from pipeline import __version__
-from pipeline.data.manifest import StoreInfo
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.chunks import ENSEMBLE, MEAN
@@ -20,6 +19,7 @@ from pipeline.evaluation.scores import DeterministicScores, EnsembleScores, cons
 from pipeline.evaluation.table import scores_table
 from pipeline.evaluation.tidy import TidyTable
 from pipeline.model_file import json_numbers
+from pipeline.store.manifest import StoreInfo
 
 FORMAT = 1
 _SAME_NAME = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from pipeline.data.manifest import StoreInfo
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.evaluate import ModelScores
 from pipeline.models.family import ModelSpec
+from pipeline.store.manifest import StoreInfo
 
 _LEGEND = """\
 The CRPS of a field without uncertainty is its MAE; MAE, RMSE and bias of the ensemble are its mean's.

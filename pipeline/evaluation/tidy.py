@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from pipeline.config import EvaluationSettings
-from pipeline.data.manifest import StoreInfo
 from pipeline.evaluation.chunks import ENSEMBLE, MEAN
 from pipeline.evaluation.intervals import Estimate, intervals, paired_intervals
 from pipeline.evaluation.measures.metric import Metric, Sums
 from pipeline.evaluation.metrics import metrics_for
 from pipeline.evaluation.pieces import PairScores
+from pipeline.store.manifest import StoreInfo
 
 DIMENSIONS = ("threshold", "scale", "level", "return_windows", "bin", "rank", "wavenumber", "frequency")
 SKILL = "fair_crps_skill"

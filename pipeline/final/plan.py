@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from pipeline.config import Config
 from pipeline.data.splits import longest_context, split_time
-from pipeline.data.store import FieldStore
 from pipeline.data.windows import check_divides
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.models.families import family_stages
 from pipeline.recipe import Origin, Recipe, RecipeEntry
+from pipeline.store.field_store import FieldStore
 from pipeline.training.distributed import Workers
 from pipeline.training.feed import check_batch
 from pipeline.training.sharding import layout

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.data.dataset import open_dataset
-from pipeline.data.store import FieldStore
 from pipeline.errors import GaveUpError
 from pipeline.evaluation.bootstrap import crps_interval
 from pipeline.evaluation.table import scores_table
-from pipeline.files import join, reached, write_bytes
 from pipeline.final.note import training_note
 from pipeline.final.observer import TrainingObserver
 from pipeline.final.plan import TrainingPlan
@@ -22,7 +20,9 @@ from pipeline.mlflow_view.views import VALUES
 from pipeline.model_file import add_scores, load_card
 from pipeline.models.family import ModelSpec
 from pipeline.progress import progress
-from pipeline.recording import recorded
+from pipeline.records.recording import recorded
+from pipeline.storage.files import join, reached, write_bytes
+from pipeline.store.field_store import FieldStore
 from pipeline.tracking import NOTE, ROLE, TrackedData, Tracker, check_reachable, how_to_look, tracking_uri
 from pipeline.training.distributed import run_on_workers
 from pipeline.tuning.kept import output_id, without_addresses

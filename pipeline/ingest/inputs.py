@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline.data import timeline, units
-from pipeline.data.readers import Header, Selection, Source, name_times, open_source
-from pipeline.data.rules import SourceRules
 from pipeline.errors import TroubleError, UserError
 from pipeline.ingest.patterns import expand
+from pipeline.sources import timeline, units
+from pipeline.sources.readers import Header, Selection, Source, name_times, open_source
+from pipeline.sources.rules import SourceRules
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import re
 
 import numpy as np
 
-from pipeline import files
-from pipeline.data.readers import Selection
-from pipeline.data.rules import OtherVariable, SourceRules, load_rules
 from pipeline.errors import UserError
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.run import Target
+from pipeline.sources.readers import Selection
+from pipeline.sources.rules import OtherVariable, SourceRules, load_rules
+from pipeline.storage import files
 
 
 def request_from(arguments: argparse.Namespace) -> Request:

@@ -7,10 +7,10 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline import files
-from pipeline.cloud import reached
-from pipeline.data.readers.places import Place
 from pipeline.errors import UserError
+from pipeline.sources.readers.places import Place
+from pipeline.storage import files
+from pipeline.storage.cloud import reached
 
 
 def expand(patterns: Sequence[str], *, anonymous: bool = False) -> list[str]:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipeline.data import manifest
-from pipeline.data.frame_rows import WET, frame_statistics
-from pipeline.data.store import FieldStore
-from pipeline.data.timeline import describe_gaps
 from pipeline.ingest.inputs import Plan
 from pipeline.ingest.run import Ingested, Target
 from pipeline.ingest.transfer import checked
+from pipeline.sources.timeline import describe_gaps
+from pipeline.store import manifest
+from pipeline.store.field_store import FieldStore
+from pipeline.store.frame_rows import WET, frame_statistics
 
 
 def describe_plan(planned: Plan, target: Target, store: FieldStore | None) -> str:

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files
-from pipeline.cloud import reached
-from pipeline.data import manifest, units
-from pipeline.data.layout import RESERVED
-from pipeline.data.manifest import LOCK, MARKER, StoreInfo
-from pipeline.data.store import FieldStore
-from pipeline.data.timeline import Axis
-from pipeline.data.writer import StoreWriter, clear, create_group, refuse_to_replace, writing
 from pipeline.errors import TroubleError, UserError
 from pipeline.ingest.inputs import Plan, Request, order, plan, same_place
 from pipeline.ingest.transfer import Progress, Transferred, transfer, without_bad_values
+from pipeline.sources import units
+from pipeline.sources.timeline import Axis
+from pipeline.storage import files
+from pipeline.storage.cloud import reached
+from pipeline.store import manifest
+from pipeline.store.field_store import FieldStore
+from pipeline.store.layout import RESERVED
+from pipeline.store.manifest import LOCK, MARKER, StoreInfo
+from pipeline.store.writer import StoreWriter, clear, create_group, refuse_to_replace, writing
 
 
 @dataclass(frozen=True)

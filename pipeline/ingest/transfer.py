@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data import manifest
-from pipeline.data.readers import Source
-from pipeline.data.rules import SourceRules
-from pipeline.data.timeline import Axis
-from pipeline.data.writer import FrameDiffersError, StoreWriter
 from pipeline.errors import UserError
 from pipeline.ingest.inputs import Faults, Plan, order
+from pipeline.sources.readers import Source
+from pipeline.sources.rules import SourceRules
+from pipeline.sources.timeline import Axis
+from pipeline.store import manifest
+from pipeline.store.writer import FrameDiffersError, StoreWriter
 
 _STORE = "the store"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.config import TrackingSettings
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError
-from pipeline.files import join, locked, resolve
+from pipeline.storage.files import join, locked, resolve
 
 
 def tracking_uri(settings: TrackingSettings, output: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from pipeline.data.store import FieldStore
 from pipeline.environment import without_secrets
+from pipeline.store.field_store import FieldStore
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.files import exists, join, read_text, resolve
 from pipeline.mlflow_view.views import ROLE, page_of_run
 from pipeline.registered_model import ORIGIN
+from pipeline.storage.files import exists, join, read_text, resolve
 
 _MAKES = ("training", "study", "trial", "rival")  # a study's run shares its model with that of its best trial
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from pipeline import files
 from pipeline.errors import UserError
 from pipeline.ranks import Ranks
+from pipeline.storage import files
 from pipeline.training.checkpoint_files import MANIFEST, Staging, fault_of, fetched, read_manifest, set_aside
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipeline import files
+from pipeline.storage import files
 
 MANIFEST = "manifest.json"
 

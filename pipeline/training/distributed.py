@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import torch
 
-from pipeline import files
 from pipeline.errors import GaveUpError, UserError, one_line
 from pipeline.ranks import Ranks
+from pipeline.storage import files
 from pipeline.training.messages import GroupStarted, Mailbox, Patience, Waiting, Warned, WorkersLost
 
 _POLL_SECONDS = 0.2

@@ -14,10 +14,10 @@ from torch import Tensor
 from pipeline.config import TrainingSettings
 from pipeline.data.windows import Windows
 from pipeline.diffusion.noise import StepDraws
-from pipeline.files import join
 from pipeline.models.families import build_model, family_stages
 from pipeline.models.family import Loss, ModelSpec, Stage, SuperResolutionModel
 from pipeline.ranks import Ranks
+from pipeline.storage.files import join
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import Hooks, StepReport, Weights, train_stage
 from pipeline.training.sharding import arithmetic

@@ -8,8 +8,8 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from pipeline import files
 from pipeline.errors import UserError
+from pipeline.storage import files
 
 _SUMMARY_EVERY = 200  # segments; to open a journal, no more than these and one summary are read
 

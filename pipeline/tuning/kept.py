@@ -10,7 +10,7 @@ from pipeline import environment
 from pipeline.config import Config
 from pipeline.errors import UserError, one_line
 from pipeline.factors import FactorPair
-from pipeline.files import exists, join, read_text, write_text
+from pipeline.storage.files import exists, join, read_text, write_text
 
 
 def keep(config: Config, sweep: str) -> tuple[FactorPair, ...]:

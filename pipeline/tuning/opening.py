@@ -14,10 +14,10 @@ from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.data.dataset import open_dataset, opened
-from pipeline.data.store import FieldStore
 from pipeline.factors import FactorPair
-from pipeline.files import reached
-from pipeline.recording import recorded
+from pipeline.records.recording import recorded
+from pipeline.storage.files import reached
+from pipeline.store.field_store import FieldStore
 from pipeline.tracking import check_reachable, tracking_uri
 from pipeline.tuning.kept import keep, output_id
 from pipeline.tuning.plan import PairPlan, last_rungs, plan_sweep, sweep_id

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.factors import ScaleParameters
-from pipeline.files import join, read_text, write_text
+from pipeline.storage.files import join, read_text, write_text
 
 _FILE = "outcome.json"
 

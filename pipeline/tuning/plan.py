@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pipeline.code_version import code_version
 from pipeline.config import Config
 from pipeline.data.splits import longest_context, split_time
-from pipeline.data.store import FieldStore
 from pipeline.data.windows import check_divides
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
-from pipeline.files import read_text
 from pipeline.models.families import family_stages
 from pipeline.recipe import Recipe, RecipeEntry
+from pipeline.storage.files import read_text
+from pipeline.store.field_store import FieldStore
 from pipeline.training.feed import check_batch
 from pipeline.tuning.proposal import rung_steps
 from pipeline.tuning.search_space import first_points, source_digest

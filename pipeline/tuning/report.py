@@ -10,10 +10,10 @@ from pipeline.evaluation.blocks import block_of
 from pipeline.evaluation.bootstrap import Difference, crps_difference, crps_interval
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.factors import FactorPair
-from pipeline.files import exists, join, read_text, write_bytes, write_text
 from pipeline.mlflow_view.recipe_values import recipe_metrics
 from pipeline.mlflow_view.views import sweep_view, trials_view
 from pipeline.recipe import Origin, Recipe, RecipeEntry
+from pipeline.storage.files import exists, join, read_text, write_bytes, write_text
 from pipeline.tracking import Status, how_to_look
 from pipeline.tuning import compare
 from pipeline.tuning.notes import CRPS_HIGH, CRPS_LOW, study_note, sweep_note

@@ -10,13 +10,13 @@ import torch
 from pipeline.config import Config
 from pipeline.data.pair_data import PairData
 from pipeline.data.splits import SplitName
-from pipeline.data.store import FieldStore
 from pipeline.data.windows import thin
 from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.evaluation.showcase import wettest_panel
 from pipeline.factors import FactorPair
 from pipeline.model_file import load_model
 from pipeline.ranks import Ranks
+from pipeline.store.field_store import FieldStore
 
 
 @functools.lru_cache(maxsize=32)  # pairs; the fields themselves are shared

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pipeline.code_version import code_version
 from pipeline.config import Config
-from pipeline.files import exists, join, read_bytes, read_text, write_bytes, write_text
 from pipeline.models.families import family_stages
 from pipeline.models.family import ModelSpec, Stage
+from pipeline.storage.files import exists, join, read_bytes, read_text, write_bytes, write_text
 from pipeline.tuning.claims import Claims
 
 log = logging.getLogger(__name__)

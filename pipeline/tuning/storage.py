@@ -10,10 +10,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import get_lock_file
 
-from pipeline import files
 from pipeline.config import TuningSettings
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError, one_line
+from pipeline.storage import files
 from pipeline.tuning.journal import ObjectJournal
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # it sets its own level when imported

@@ -7,10 +7,10 @@ from typing import Any
 
 from pipeline import environment
 from pipeline.config import Config
-from pipeline.data.store import FieldStore
 from pipeline.factors import FactorPair
 from pipeline.mlflow_view.recipe_values import pair_tags
 from pipeline.mlflow_view.views import trials_view
+from pipeline.store.field_store import FieldStore
 from pipeline.tracking import NOTE, ROLE, TrackedData, Tracker
 from pipeline.tuning.claims import LeasedClaims, RemoteClaims
 from pipeline.tuning.kept import without_addresses

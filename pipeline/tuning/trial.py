@@ -11,15 +11,15 @@ import torch
 
 from pipeline.config import Config
 from pipeline.data.pair_data import PairData
-from pipeline.data.store import FieldStore
 from pipeline.data.windows import Windows, thin
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.files import join, remove_folder
 from pipeline.model_file import describe_data, save_model
 from pipeline.models.families import family_stages
 from pipeline.models.family import ModelSpec, SuperResolutionModel
 from pipeline.ranks import Ranks
+from pipeline.storage.files import join, remove_folder
+from pipeline.store.field_store import FieldStore
 from pipeline.training.fit import fit
 from pipeline.training.loop import Hooks, StepReport
 from pipeline.training.memory import MemoryUse

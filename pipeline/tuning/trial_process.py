@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import TuningSettings
-from pipeline.files import join
 from pipeline.ranks import Ranks
+from pipeline.storage.files import join
 from pipeline.training.loop import StepReport
 from pipeline.tuning.outcome import Outcome
 from pipeline.tuning.trial import Point, TrialJob, run_trial

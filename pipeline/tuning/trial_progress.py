@@ -7,8 +7,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 
-from pipeline.files import exists, read_text, write_text
 from pipeline.ranks import Ranks
+from pipeline.storage.files import exists, read_text, write_text
 from pipeline.training.loop import StepReport
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline import cloud, environment
+from pipeline import environment
+from pipeline.storage import cloud
 
 environment.prepare()  # before gcsfs is imported
 

@@ -15,8 +15,9 @@ import psutil
 import pytest
 import xarray as xr
 
-from pipeline import FactorPair, Recipe, files
+from pipeline import FactorPair, Recipe
 from pipeline.data.synthetic import synthetic_coordinates
+from pipeline.storage import files
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -7,8 +7,9 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 
-from pipeline import UserError, files
+from pipeline import UserError
 from pipeline.config import TuningSettings
+from pipeline.storage import files
 from pipeline.tuning import journal
 from pipeline.tuning.journal import ObjectJournal
 from pipeline.tuning.storage import open_storage

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline import UserError, files
-from pipeline.conditional import ABSENT, conditional_object
-from pipeline.holder import Holder
-from pipeline.locks import LeaseTerms
+from pipeline import UserError
+from pipeline.storage import files
+from pipeline.storage.conditional import ABSENT, conditional_object
+from pipeline.storage.holder import Holder
+from pipeline.storage.locks import LeaseTerms
 
 QUICK = LeaseTerms(renewed_every=0.1, expires_after=1.0)
 
@@ -80,7 +81,7 @@ def test_a_holder_that_has_lost_it_is_told_and_leaves_the_new_one_alone(url, one
 def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(folder):
     url = f"{folder}/sweep.lock"
     holder = (
-        "import sys, time; from pipeline.files import leased\n"
+        "import sys, time; from pipeline.storage.files import leased\n"
         "with leased(sys.argv[1], 'taken'): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", holder, url], stdout=subprocess.PIPE, text=True) as process:

@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from pipeline import UserError, files
-from pipeline.cloud import explained
+from pipeline import UserError
+from pipeline.storage import files
+from pipeline.storage.cloud import explained
 
 ANONYMOUS = "Anonymous caller does not have storage.objects.list access to the Google Cloud Storage bucket."
 FORBIDDEN = "me@project.iam.gserviceaccount.com does not have storage.objects.list access to the bucket."

@@ -16,10 +16,10 @@ from told import plain  # beside this script
 from pipeline import FactorPair, environment
 from pipeline.config_layers import load_config
 from pipeline.data.dataset import open_dataset
-from pipeline.files import join
 from pipeline.final.observer import StageBegun
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe
+from pipeline.storage.files import join
 from pipeline.training.distributed import Workers, run_on_workers
 from pipeline.training.loop import StepReport
 from pipeline.training.messages import GroupStarted

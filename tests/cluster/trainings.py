@@ -19,11 +19,11 @@ from pipeline import FactorPair, environment
 from pipeline.config_layers import load_config
 from pipeline.data.dataset import open_dataset
 from pipeline.errors import GaveUpError, UserError
-from pipeline.files import join
 from pipeline.final.observer import StageBegun
 from pipeline.model_file import load_model
 from pipeline.ranks import Ranks
 from pipeline.recipe import Recipe
+from pipeline.storage.files import join
 from pipeline.training.distributed import Workers, run_on_workers
 from pipeline.tuning.scoring import prepared, score
 from pipeline.tuning.trial import Point, TrialJob, run_trial

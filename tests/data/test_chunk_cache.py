@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.data.chunk_cache import ChunkCache, Pieces, shared_cache
 from pipeline.data.splits import Segment
-from pipeline.data.store import write_store
 from pipeline.data.view import FieldView
+from pipeline.store.field_store import write_store
 
 SHAPE = (52, 150, 140)  # 3 x 2 x 2 chunks of 24 x 128 x 128, most of them cut off
 

@@ -7,7 +7,7 @@ from pipeline.config import DataSettings
 from pipeline.config_layers import load_config, parse_assignment
 from pipeline.data.covariates import Covariate, Covariates, standardised
 from pipeline.data.pair_data import PairData
-from pipeline.data.store import write_store
+from pipeline.store.field_store import write_store
 
 PAIR = FactorPair(2, 2)
 TRAINING = 24  # of 40 frames

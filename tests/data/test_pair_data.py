@@ -7,7 +7,7 @@ from pipeline import FactorPair, UserError
 from pipeline.config import DataSettings, SplitSettings
 from pipeline.data import pair_data
 from pipeline.data.pair_data import PairData
-from pipeline.data.store import write_store
+from pipeline.store.field_store import write_store
 
 
 def store_of(field, folder):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.store import write_store
 from pipeline.data.symmetries import EVERY, grid_symmetries, symmetries_allowed, turn, vector_components
+from pipeline.store.field_store import write_store
 
 TIMES = np.datetime64("2020-01-01") + np.arange(4) * np.timedelta64(300, "s")
 FIELD = np.ones((4, 12, 16), "f4")

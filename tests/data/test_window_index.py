@@ -10,10 +10,10 @@ from pipeline.data import window_index
 from pipeline.data.chunk_cache import ChunkCache, Pieces
 from pipeline.data.coarsen import block_mean
 from pipeline.data.splits import Segment
-from pipeline.data.store import write_store
 from pipeline.data.view import FieldView
 from pipeline.data.window_index import find_windows
 from pipeline.data.windows import thin
+from pipeline.store.field_store import write_store
 
 SHAPE = (100, 140, 150)  # 5 x 2 x 2 chunks, 4 x 2 x 2 in the segment
 SEGMENT = Segment(3, 95)

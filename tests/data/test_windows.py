@@ -7,11 +7,11 @@ from pipeline.config import DataSettings
 from pipeline.data.covariates import Covariate, Covariates
 from pipeline.data.pair_data import PairData
 from pipeline.data.splits import Segment
-from pipeline.data.store import write_store
 from pipeline.data.symmetries import turn
 from pipeline.data.view import FieldView
 from pipeline.data.window_index import find_windows
 from pipeline.data.windows import Windows, check_divides, thin
+from pipeline.store.field_store import write_store
 
 PAIRS = [FactorPair(4, 2), FactorPair(1, 3), FactorPair(8, 1), FactorPair(3, 4)]
 SPLITS = ["train", "validation", "test"]

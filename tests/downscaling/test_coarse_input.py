@@ -11,15 +11,15 @@ import xarray as xr
 
 from pipeline import FactorPair, UserError
 from pipeline.data.covariates import Covariate, Covariates
-from pipeline.data.readers import Selection
 from pipeline.data.splits import Segment
-from pipeline.data.store import FieldStore, write_store
 from pipeline.data.view import FieldView
 from pipeline.data.windows import Windows
 from pipeline.downscaling.coarse_input import open_input
 from pipeline.downscaling.opening import InputRequest
 from pipeline.ingest.inputs import Request
 from pipeline.model_file import describe_data
+from pipeline.sources.readers import Selection
+from pipeline.store.field_store import FieldStore, write_store
 
 STATICS = (Covariate(name="orography", mean=280.0, spread=70.0),)
 DYNAMICS = (Covariate(name="humidity", mean=0.5, spread=2.0), Covariate(name="u10", mean=1.0, spread=3.0))

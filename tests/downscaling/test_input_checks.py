@@ -7,11 +7,11 @@ import pytest
 
 from pipeline import FactorPair, UserError
 from pipeline.data.covariates import Covariate
-from pipeline.data.readers import Selection
-from pipeline.data.store import write_store
 from pipeline.downscaling.coarse_input import open_input
 from pipeline.downscaling.opening import InputRequest
 from pipeline.ingest.inputs import Request
+from pipeline.sources.readers import Selection
+from pipeline.store.field_store import write_store
 
 START = np.datetime64("2020-01-01", "s")
 CARD = {

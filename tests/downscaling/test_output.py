@@ -16,11 +16,12 @@ import pytest
 import xarray as xr
 import zarr
 
-from pipeline import UserError, files
-from pipeline.data import layout
+from pipeline import UserError
 from pipeline.downscaling.output import writing
 from pipeline.downscaling.record import LOCK, MANIFEST, RECORD, Account, state
 from pipeline.factors import FactorPair
+from pipeline.storage import files
+from pipeline.store import layout
 
 PROGRAM = Path(__file__).with_name("outputs.py")
 

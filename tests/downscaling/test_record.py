@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from pipeline import UserError, files
+from pipeline import UserError
 from pipeline.downscaling import record as module
 from pipeline.downscaling.record import MANIFEST, RECORD, Account, Record, state
+from pipeline.storage import files
 
 
 @pytest.fixture

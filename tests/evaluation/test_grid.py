@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.data.store import write_store
 from pipeline.evaluation.grid import pixel_size
+from pipeline.store.field_store import write_store
 
 EVEN, UNEVEN = np.arange(4.0), np.array([0.0, 1.0, 2.1, 3.0])
 

@@ -9,7 +9,6 @@ import torch
 from pipeline import UserError
 from pipeline.config_layers import load_config
 from pipeline.data.covariates import Covariate, Covariates
-from pipeline.data.store import write_store
 from pipeline.evaluation.bootstrap import crps_interval
 from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.evaluate import evaluate
@@ -20,6 +19,7 @@ from pipeline.evaluation.seen import in_words, seen
 from pipeline.evaluation.showcase import wettest_panel
 from pipeline.evaluation.summary import Summary, scores_json
 from pipeline.models.families import build_model
+from pipeline.store.field_store import write_store
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import UserError
-from pipeline.data import manifest
-from pipeline.data.store import FieldStore
-from pipeline.data.writer import StoreWriter
-from pipeline.locks import leased
+from pipeline.storage.locks import leased
+from pipeline.store import manifest
+from pipeline.store.field_store import FieldStore
+from pipeline.store.writer import StoreWriter
 
 
 def content(folder):

@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 from pipeline import UserError
-from pipeline.data import manifest
-from pipeline.data.store import FieldStore
+from pipeline.store import manifest
+from pipeline.store.field_store import FieldStore
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "ingest.py"

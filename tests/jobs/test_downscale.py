@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pipeline.data.store import write_store
+from pipeline.store.field_store import write_store
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "downscale.py"
 

@@ -17,10 +17,10 @@ from pipeline import environment
 from pipeline.cli import run_job
 from pipeline.config import SamplingSettings, ScoringSettings
 from pipeline.config_layers import load_config
-from pipeline.data.store import write_store
 from pipeline.evaluation.bootstrap import crps_interval
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.model_file import describe_data, load_model, save_model
+from pipeline.store.field_store import write_store
 from pipeline.tracking import NOTE
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "evaluate.py"

@@ -13,9 +13,9 @@ import xarray as xr
 import pipeline.ingest.run as run_module
 import pipeline.ingest.transfer as transfer_module
 from pipeline import UserError
-from pipeline.data import manifest
-from pipeline.data.store import FieldStore
 from pipeline.errors import TroubleError
+from pipeline.store import manifest
+from pipeline.store.field_store import FieldStore
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "ingest.py"

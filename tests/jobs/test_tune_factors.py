@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from pipeline import FactorPair, UserError
-from pipeline.data.store import write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_times
 from pipeline.mlflow_view.views import page_of_run
 from pipeline.prior import paper_prior
 from pipeline.recipe import Recipe
+from pipeline.store.field_store import write_store
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "tune_factors.py"

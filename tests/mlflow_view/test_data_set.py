@@ -1,8 +1,8 @@
 import json
 from dataclasses import replace
 
-from pipeline.data.store import FieldStore
 from pipeline.mlflow_view.data_set import TrackedData
+from pipeline.store.field_store import FieldStore
 
 
 def test_what_is_told_of_a_store(store):

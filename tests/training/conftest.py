@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.store import write_store
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_times
+from pipeline.store.field_store import write_store
 
 # One clean process imports everything once; the ranks are its children. None of them has ever run a thread.
 PRELOAD = ["torch", "torch.distributed.fsdp", "pipeline.tuning.trial", "torch._dynamo"]

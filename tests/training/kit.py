@@ -11,11 +11,11 @@ from pipeline import Conservation, FactorPair, ScaleParameters
 from pipeline.config import Config, SamplingSettings
 from pipeline.config_layers import load_config
 from pipeline.data.pair_data import PairData
-from pipeline.data.store import FieldStore
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.models.families import build_model, family_stages
 from pipeline.models.family import ModelSpec
 from pipeline.ranks import Ranks
+from pipeline.store.field_store import FieldStore
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.feed import Feed  # noqa: F401 (tests reach it through here)
 from pipeline.training.fit import stage_loss

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-from pipeline import UserError, files
+from pipeline import UserError
+from pipeline.storage import files
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.checkpoint_files import MANIFEST, digest_of
 

@@ -12,12 +12,12 @@ from pipeline.config import TrainingSettings
 from pipeline.data.chunk_cache import ChunkCache, Pieces
 from pipeline.data.covariates import Covariate, Covariates
 from pipeline.data.splits import Segment
-from pipeline.data.store import write_store
 from pipeline.data.symmetries import turn
 from pipeline.data.view import FieldView
 from pipeline.data.windows import Windows
 from pipeline.ranks import Ranks, part
 from pipeline.settings.training import ParallelSettings
+from pipeline.store.field_store import write_store
 from pipeline.training.feed import Feed, notes
 
 VIEW = FieldView(np.arange(200 * 64, dtype="f4").reshape(200, 8, 8), 0, torch.zeros(0, 8, 8))

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from pipeline.data.manifest import StoreInfo
 from pipeline.evaluation import figures
 from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.chunks import ENSEMBLE, MEAN
@@ -22,6 +21,7 @@ from pipeline.evaluation.pieces import PairScores
 from pipeline.evaluation.sums import WINDOWS, total
 from pipeline.evaluation.tidy import SKILL, TidyTable
 from pipeline.factors import FactorPair
+from pipeline.store.manifest import StoreInfo
 
 _CURVES = ("nearest", "bicubic", "quantile_mapping")  # references that curves are drawn of
 _LEVELS = (*np.arange(0.05, 0.95, 0.05).round(2), 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 
 from pipeline import __version__
-from pipeline.data.manifest import StoreInfo
 from pipeline.evaluation.chunks import ENSEMBLE
 from pipeline.evaluation.figures import field_style
 from pipeline.evaluation.held_out import HeldOutSplit
@@ -33,6 +32,7 @@ from pipeline.evaluation.report.words import (
 )
 from pipeline.evaluation.seen import Seen, in_words, seen
 from pipeline.evaluation.tidy import SKILL, Row, TidyTable, unit_of
+from pipeline.store.manifest import StoreInfo
 
 _FEW = {"threshold", "scale", "level", "return_windows"}
 """Dimensions of metrics that fit into a table; the others are curves."""
