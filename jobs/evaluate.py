@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/knmi.zarr    # its test score again
-  python jobs/evaluate.py --model runs/models/SWEEP --store data/knmi.zarr             # the best of each pair
+  python jobs/evaluate.py --model runs/models/SWEEP --store data/knmi.zarr   # the best of each pair
   python jobs/evaluate.py --model runs/models/A/4x2/final runs/models/B/4x2/final --store data/knmi.zarr
   python jobs/evaluate.py --model models:/finescale-knmi-4x2@champion --store data/knmi.zarr \\
       --tracking-uri http://mlflow:5000                       # recorded there
@@ -48,9 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = job_parser("jobs/evaluate.py", __doc__ or "", EXAMPLES)
     parser.add_argument(
         "--model", required=True, nargs="+", action="append", metavar="URL",
-        help="folder of a finished model, folder of a sweep's models (the best of each pair), or "
-        "models:/NAME@ALIAS; several are compared, those of one pair on the same windows",
+        help="folder of a finished model, folder of a sweep's models (the best of each pair and the one with "
+        "the paper's settings), or models:/NAME@ALIAS; those of one pair are compared on the same windows",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-prior", action="store_true", help="of a sweep, leave out the models with the paper's settings"
+    )
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="default: test")
     parser.add_argument("--windows", metavar="N", help="score at most so many windows of the split")
     parser.add_argument(
@@ -139,7 +142,7 @@ def _folders(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
             output = environment.resolve_output(config.output)
             folders.append(fetch_registered(url, tracking_uri(config.tracking, output), output))
         else:
-            folders += find_models(url.rstrip("/"))
+            folders += find_models(url.rstrip("/"), prior=not arguments.no_prior)
     return folders
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.blocks import Blocks
 from pipeline.evaluation.chunks import ENSEMBLE, MAPPED, MEAN
 from pipeline.evaluation.held_out import HeldOutSplit, SavedModel, check_store, held_out_data
-from pipeline.factors import FactorPair
+from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.model_file import CARD, WEIGHTS, load_card
+from pipeline.prior import paper_prior
 from pipeline.storage.files import exists, join, list_folder
 from pipeline.store.field_store import FieldStore
 from pipeline.store.manifest import StoreInfo
@@ -47,6 +48,11 @@ class Candidate:
     def pair(self) -> FactorPair:
         """What it refines by."""
         return self.saved.model.spec.pair
+
+    @property
+    def published(self) -> bool:
+        """Whether it has the paper's (beta, L, f), tuned or not."""
+        return _published(self.saved.card)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Rivals:
         return self.models[0].config
 
 
-def find_models(url: str) -> list[str]:
+def find_models(url: str, *, prior: bool = False) -> list[str]:
     """Give the folders of the models that a user means.
 
     Parameters
@@ -92,6 +98,8 @@ def find_models(url: str) -> list[str]:
         The folder of a model, or either of its files; or the folder that a sweep or a training keeps its
         models in, `PAIR/LABEL` below it, or one pair of it: then the model with the best validation CRPS of
         each pair.
+    prior : bool
+        Where the best is chosen, give the one with the paper's settings too: what retuning has to beat.
 
     Raises
     ------
@@ -104,11 +112,13 @@ def find_models(url: str) -> list[str]:
     if exists(join(url, CARD)):
         return [url]
     inside = list_folder(url)
-    here = _best([join(url, name) for name in inside])
-    if here is not None:
-        return [here]
-    found = [_best([join(url, name, label) for label in list_folder(join(url, name))]) for name in inside]
-    models = sorted((model for model in found if model is not None), key=_pair_of)
+    here = _chosen([join(url, name) for name in inside], prior)
+    if here:
+        return here
+    found = (
+        _chosen([join(url, name, label) for label in list_folder(join(url, name))], prior) for name in inside
+    )
+    models = [model for chosen in sorted(filter(None, found), key=_pair_of) for model in chosen]
     if not models:
         raise UserError(
             f"model {url}: no {CARD} there, nor below it as PAIR/LABEL; give the folder of a finished model, "
@@ -117,9 +127,12 @@ def find_models(url: str) -> list[str]:
     return models
 
 
-def _best(folders: Sequence[str]) -> str | None:
+def _chosen(folders: Sequence[str], prior: bool) -> list[str]:
+    """Give the best of the models of one pair, and the one with the paper's settings if that is another."""
     models = [folder for folder in folders if exists(join(folder, CARD))]
-    return min(models, key=_validation_crps, default=None)
+    best = min(models, key=_validation_crps, default=None)
+    published = [model for model in models if _published(load_card(model))] if prior else []
+    return [model for model in dict.fromkeys((best, *published[:1])) if model is not None]
 
 
 def _validation_crps(url: str) -> float:
@@ -127,9 +140,14 @@ def _validation_crps(url: str) -> float:
     return math.inf if score is None else float(score)
 
 
-def _pair_of(url: str) -> tuple[int, int]:
-    pair = FactorPair.parse(load_card(url)["pair"])
+def _pair_of(models: Sequence[str]) -> tuple[int, int]:
+    pair = FactorPair.parse(load_card(models[0])["pair"])
     return pair.space, pair.time
+
+
+def _published(card: Mapping[str, Any]) -> bool:
+    prior = paper_prior(FactorPair.parse(card["pair"]))
+    return ScaleParameters.model_validate(card["parameters"]) == prior
 
 
 def labels(urls: Sequence[str]) -> list[str]:
@@ -170,6 +188,8 @@ def open_candidates(urls: Sequence[str], config_of: Callable[[dict[str, Any]], C
     for label, url in zip(labels(urls), urls, strict=True):
         saved = SavedModel.open(url)
         candidate = Candidate(label, saved, config_of(saved.defaults()))
+        if candidate.published:
+            candidate = replace(candidate, label=f"{label} (the paper's settings)")
         saved.check(candidate.config)
         candidates.append(candidate)
     return candidates

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import UserError
+from pipeline import FactorPair, UserError, paper_prior
 from pipeline.config import SamplingSettings
 from pipeline.config_layers import load_config
 from pipeline.evaluation.candidates import check_candidates, find_models, labels, open_candidates, rivals
@@ -15,10 +15,11 @@ def model(trained_like, store, tmp_path):
     """Save a model as a training does."""
     config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
 
-    def model(where, crps=1.0, pair=None):
+    def model(where, crps=1.0, pair=None, parameters=None):
         url, scores = str(tmp_path / where), {"validation_crps": crps, "validation_windows": 5}
         sampling, data = SamplingSettings(steps=2, members=3), describe_data(store, config)
-        save_model(url, trained_like(), sampling=sampling, data=data, scores=scores)
+        changes = parameters.model_dump(include={"beta", "context", "conservation"}) if parameters else {}
+        save_model(url, trained_like(**changes), sampling=sampling, data=data, scores=scores)
         if pair is not None:
             card = json.loads((tmp_path / where / "model.json").read_text())
             (tmp_path / where / "model.json").write_text(json.dumps(card | {"pair": pair}))
@@ -46,6 +47,21 @@ def test_a_folder_a_pair_or_a_sweep_may_be_meant(model, tmp_path, one_line):
     with pytest.raises(UserError, match=r"no model\.json there"):
         find_models(str(tmp_path / "sweep" / "notes.txt"))
     one_line(raised, "nowhere", "model.json", "runs/models/SWEEP")
+
+
+def test_the_paper_s_settings_come_along_with_a_sweep(model, tmp_path):
+    best = model("sweep/4x2/trial-002", 0.2)
+    published = model("sweep/4x2/trial-000", 0.3, parameters=paper_prior(FactorPair(4, 2)))
+    model("sweep/4x2/trial-001", 0.25)
+    sweep = str(tmp_path / "sweep")
+    assert find_models(sweep, prior=True) == find_models(f"{sweep}/4x2", prior=True) == [best, published]
+    assert find_models(best, prior=True) == find_models(sweep) == [best]
+    one, other = opened(find_models(sweep, prior=True))
+    assert (one.published, one.label) == (False, "trial-002")
+    assert (other.published, other.label) == (True, "trial-000 (the paper's settings)")
+    (tmp_path / "sweep" / "4x2" / "trial-002" / "model.json").unlink()
+    (tmp_path / "sweep" / "4x2" / "trial-001" / "model.json").unlink()
+    assert find_models(sweep, prior=True) == [published]  # the best itself
 
 
 def test_labels_tell_models_apart_in_few_words(one_line):

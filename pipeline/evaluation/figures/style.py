@@ -57,6 +57,7 @@ _STYLES = {
     "bicubic_conserved": FieldStyle("Bicubic, conserved", RED, "--", "^"),
     "bicubic_time_conserved": FieldStyle("Bicubic, linear in time, conserved", PINK, "-.", "v"),
     "quantile_mapping": FieldStyle("Quantile mapping", GREEN, ":", "P"),
+    "published": FieldStyle("The paper's settings", BLACK, "-", "X"),
 }
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipeline.evaluation import figures
 from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.chunks import ENSEMBLE, MEAN
-from pipeline.evaluation.figures import Skill, to_png
+from pipeline.evaluation.figures import Skill, field_style, to_png
 from pipeline.evaluation.grid import pixel_size
 from pipeline.evaluation.measures.metric import Sums
 from pipeline.evaluation.metrics import metrics_for, value_bins
@@ -24,6 +24,7 @@ from pipeline.factors import FactorPair
 from pipeline.store.manifest import StoreInfo
 
 _CURVES = ("nearest", "bicubic", "quantile_mapping")  # references that curves are drawn of
+_PUBLISHED = "published"  # a model with the paper's settings, as a reference for another
 _LEVELS = (*np.arange(0.05, 0.95, 0.05).round(2), 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999)
 
 
@@ -82,7 +83,7 @@ class Charts:
 
     def across_pairs(self) -> Iterator[Picture]:
         """Draw skill with intervals, skill as a map, and the hyperparameters."""
-        skill = self._skill()
+        skill = self.skill
         yield self._picture(
             "skill-intervals",
             figures.skill_intervals(skill, level=self.scores[0].rivals.config.evaluation.level),
@@ -90,14 +91,16 @@ class Charts:
             "Right of 0 the ensemble is better than the reference. An interval that leaves out 0 decides it: "
             "it says where the skill would lie with other weather of the same kind.",
         )
-        if len(skill) > 1:
-            over = {pair: row["bicubic"].value for pair, row in skill.items()}
-            yield self._picture(
-                "skill-map",
-                figures.skill_map(over, "bicubic"),
-                "CRPS skill over bicubic by space factor and time factor",
-                "The share of bicubic's error that the ensemble saves, in per cent, for every factor pair.",
-            )
+        errors = {"bicubic": "bicubic's error", _PUBLISHED: "the error with the paper's settings"}
+        for name, error in errors.items():
+            over = {pair: row[name].value for pair, row in skill.items() if name in row}
+            if len(over) > 1:
+                yield self._picture(
+                    "skill-map" if name == "bicubic" else f"skill-map-{name}",
+                    figures.skill_map(over, name),
+                    f"CRPS skill over {field_style(name).title.lower()} by space factor and time factor",
+                    f"The share of {error} that the ensemble saves, in per cent, for every factor pair.",
+                )
         parameters = {pair: one.saved.model.spec.parameters for pair, one in self.best.items()}
         yield self._picture(
             "parameters",
@@ -106,13 +109,19 @@ class Charts:
             "The three values that are retuned for each pair.",
         )
 
-    def _skill(self) -> dict[FactorPair, dict[str, Skill]]:
+    @cached_property
+    def skill(self) -> dict[FactorPair, dict[str, Skill]]:
+        """What each pair's best model saves of the error of the references, and of the paper's settings."""
         found: dict[FactorPair, dict[str, Skill]] = {}
         for one in self.scores:
             pair, label = one.rivals.pair, self.best[one.rivals.pair].label
             for name in (*one.baselines, MEAN):
                 (row,) = self.table.all(pair, label, ENSEMBLE, SKILL, name)
                 found.setdefault(pair, {})[name] = Skill(row.value, row.low, row.high)
+            for model in one.rivals.models:
+                if model.published and model.label != label:
+                    (row,) = self.table.all(pair, label, ENSEMBLE, SKILL, model.label)
+                    found[pair][_PUBLISHED] = Skill(row.value, row.low, row.high)
         return found
 
     def calibration(self) -> Iterator[Picture]:

@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pipeline.evaluation import candidates
 from pipeline.evaluation.report.charts import Charts, Picture
 from pipeline.evaluation.report.html import Cell, table
 from pipeline.evaluation.report.page import Page
@@ -89,6 +90,18 @@ def test_a_pair_that_refines_time_is_drawn_in_time(page, store):
     drawn = {one.name: one for one in Charts(made.scores, rows, store.info).distributions()}
     assert drawn.keys() == {"quantiles", "spectra", "temporal-spectra"}
     assert drawn["temporal-spectra"].content.startswith(b"\x89PNG")
+
+
+def test_what_retuning_saves_of_the_error_with_the_paper_s_settings(page, store, monkeypatch):
+    made, rows = page()
+    (found,) = made.scores
+    before = Charts(made.scores, rows, store.info)
+    assert "published" not in before.skill[found.rivals.pair]
+    best = before.best[found.rivals.pair].label
+    (rival,) = (model for model in found.rivals.models if model.label != best)
+    monkeypatch.setattr(candidates, "paper_prior", lambda _: rival.saved.model.spec.parameters)
+    saved = Charts(made.scores, rows, store.info).skill[found.rivals.pair]["published"]
+    assert saved.value == rows.one("4x2", best, "ensemble", SKILL, rival.label).value > 0
 
 
 def test_the_page_needs_no_network_and_every_picture_says_what_it_shows(page):
