@@ -15,8 +15,14 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import environment
-from pipeline.cli import add_config_flags, config_from, job_parser, run_job
-from pipeline.errors import UserError
+from pipeline.cli import (
+    add_config_flags,
+    config_from,
+    job_parser,
+    number_of_workers,
+    registered_folder,
+    run_job,
+)
 
 EXAMPLES = """\
   python jobs/downscale.py --model runs/models/NAME/4x2/final --input data/coarse.zarr --output fine.zarr
@@ -73,7 +79,7 @@ def main(argv: list[str]) -> None:
     """Check everything, say what will be done, do it."""
     arguments = _parser().parse_args(argv)
     environment.prepare()
-    workers = _workers(arguments.workers)
+    workers = number_of_workers(arguments.workers)
 
     from pipeline.downscaling.destination import Destination, write_to
     from pipeline.downscaling.options import input_from, refuse_settings
@@ -83,7 +89,9 @@ def main(argv: list[str]) -> None:
     refuse_settings(arguments.set)
     if arguments.no_members:
         arguments.set.append("downscaling.write_members=false")
-    model = _folder(arguments)
+    model = arguments.model
+    if model.startswith("models:/"):
+        model = registered_folder(model, arguments)
     config = config_from(arguments, {"sampling": sampling_of(model)})
     destination = Destination.of(arguments.output)
     destination.check()
@@ -107,24 +115,6 @@ def main(argv: list[str]) -> None:
         environment.start_ray(config, each, processes=workers, setting="downscaling")
     print(write_to(prepared, destination, workers=workers, overwrite=arguments.overwrite))
     print(f"output: {destination.url}")
-
-
-def _workers(text: str | None) -> int | None:
-    if text is not None and not (text.isdigit() and int(text) > 0):
-        raise UserError(f"--workers {text}: give a number from 1 on, or leave it out")
-    return None if text is None else int(text)
-
-
-def _folder(arguments: argparse.Namespace) -> str:
-    """Find the model; a registered one is copied out of MLflow."""
-    if not arguments.model.startswith("models:/"):
-        return str(arguments.model)
-    from pipeline.registered_model import fetch_registered
-    from pipeline.tracking import tracking_uri
-
-    config = config_from(arguments)
-    output = environment.resolve_output(config.output)
-    return fetch_registered(arguments.model, tracking_uri(config.tracking, output), output)
 
 
 def _bar(bars: ExitStack, what: str, total: int) -> Callable[[int], None]:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import environment
-from pipeline.cli import add_config_flags, config_from, job_parser, run_job
+from pipeline.cli import (
+    add_config_flags,
+    config_from,
+    job_parser,
+    number_of_workers,
+    registered_folder,
+    run_job,
+)
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +83,7 @@ def main(argv: list[str]) -> None:
     """Load the models, resolve their configurations, print them, score."""
     arguments = _parser().parse_args(argv)
     environment.prepare()
-    workers = _workers(arguments.workers)
+    workers = number_of_workers(arguments.workers)
     if arguments.output is not None and not arguments.output.strip():
         raise UserError(f"--output {arguments.output!r}: give a folder, or leave it out")
 
@@ -122,12 +129,6 @@ def main(argv: list[str]) -> None:
         opened[0].finish(found)
 
 
-def _workers(text: str | None) -> int | None:
-    if text is not None and not (text.isdigit() and int(text) > 0):
-        raise UserError(f"--workers {text}: give a number from 1 on, or leave it out")
-    return None if text is None else int(text)
-
-
 def _folders(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """Find the models that are meant; registered ones are copied out of MLflow."""
     from pipeline.evaluation.candidates import find_models
@@ -135,12 +136,7 @@ def _folders(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     folders = []
     for url in given:
         if url.startswith("models:/"):
-            from pipeline.registered_model import fetch_registered
-            from pipeline.tracking import tracking_uri
-
-            config = config_from(arguments)
-            output = environment.resolve_output(config.output)
-            folders.append(fetch_registered(url, tracking_uri(config.tracking, output), output))
+            folders.append(registered_folder(url, arguments))
         else:
             folders += find_models(url.rstrip("/"), prior=not arguments.no_prior)
     return folders

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pipeline.config import Config
 from pipeline.config_layers import load_config, parse_assignment
-from pipeline.environment import without_secrets
+from pipeline.environment import resolve_output, without_secrets
 from pipeline.errors import GaveUpError, UserError
 from pipeline.storage.cloud import explained
 
@@ -92,6 +92,35 @@ def refuse_flags(
     for flag, (key, _) in flags.items():
         if flag not in allowed and getattr(arguments, f"key:{key}") is not None:
             raise UserError(f"{flag}: not used with {mode}, which takes {', '.join(sorted(allowed))}")
+
+
+def number_of_workers(text: str | None) -> int | None:
+    """Read `--workers`; None: no cluster is asked for.
+
+    Raises
+    ------
+    UserError
+        If it is no positive number.
+    """
+    if text is not None and not (text.isdigit() and int(text) > 0):
+        raise UserError(f"--workers {text}: give a number from 1 on, or leave it out")
+    return None if text is None else int(text)
+
+
+def registered_folder(name: str, arguments: argparse.Namespace) -> str:
+    """Copy `models:/NAME@ALIAS` out of the MLflow that the configuration names, and give its folder.
+
+    Raises
+    ------
+    UserError
+        If MLflow has no such model.
+    """
+    from pipeline.registered_model import fetch_registered
+    from pipeline.tracking import tracking_uri
+
+    config = config_from(arguments)
+    output = resolve_output(config.output)
+    return fetch_registered(name, tracking_uri(config.tracking, output), output)
 
 
 def run_job(main: Callable[[list[str]], None]) -> NoReturn:
