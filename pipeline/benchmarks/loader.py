@@ -101,7 +101,7 @@ def loader_speed(config: Config) -> LoaderSpeed:
 def loader_benchmark(config: Config, pair: FactorPair, *, windows: int, rounds: int) -> LoaderSpeed:
     """Read the same windows in several ways, in turns, each time from the start.
 
-    Ours reads through a cache that is empty at first and holds `data.memory_gib`, or half of the training
+    Ours reads through a cache that is empty at first and holds `data.cache_gib`, or half of the training
     split if that is less, in the order of its first epoch: bare values, as the others do, and whole batches,
     coarsened and masked. The trainings are those of the preset, both stages. What the operating system keeps
     of the files is there for all.
@@ -146,7 +146,7 @@ def _crops(config: Config, store: FieldStore, pair: FactorPair) -> Windows:
 def _settings(config: Config, windows: Windows) -> tuple[TrainingSettings, int]:
     """Give settings that mix within a pool, and the bytes of the cache: too little for the split."""
     split = 4 * int(np.prod(windows.view.shape, dtype=np.int64))
-    capacity = min(int(config.data.memory_gib * 2**30), split // 2)
+    capacity = min(int(config.data.cache_gib * 2**30), split // 2)
     pool = min(config.training.pool_gib, 0.8 * capacity / 2**30)
     return config.training.model_copy(update={"shuffle_gib": 0.0, "pool_gib": pool}), capacity
 

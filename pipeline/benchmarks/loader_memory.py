@@ -46,7 +46,7 @@ class LoaderMemory:
     size : int
         Bytes of the field.
     given : int
-        Bytes of `data.memory_gib`.
+        Bytes of `data.cache_gib`.
     before, peak : int
         Most resident bytes with everything imported, and at the end.
     windows : int
@@ -67,7 +67,7 @@ class LoaderMemory:
 
     def __str__(self) -> str:
         return (
-            f"loader-memory: a field of {self.size / 1e9:.1f} GB with data.memory_gib of "
+            f"loader-memory: a field of {self.size / 1e9:.1f} GB with data.cache_gib of "
             f"{readable(self.given)}: peak {readable(self.peak)}, of which {readable(self.before)} are the "
             f"imports; transform fitted in {self.prepared:.0f} s, {self.windows:,} training windows found in "
             f"{self.searched:.0f} s, {self.steps} steps in {self.trained:.0f} s"
@@ -140,7 +140,7 @@ def train_on(config: Config, pair: FactorPair, path: str) -> LoaderMemory:
     trained = time.perf_counter()
     return LoaderMemory(
         size=4 * int(np.prod(store.shape, dtype=np.int64)),
-        given=int(config.data.memory_gib * 2**30),
+        given=int(config.data.cache_gib * 2**30),
         before=before,
         peak=peak_memory(),
         windows=len(windows),

@@ -71,7 +71,7 @@ class PairData:
         segments = split_time(frames, settings.split)
         max_context = longest_context(segments, pair, wanted_context)
         train = segments["train"]
-        view = _view(store, train, settings.memory_gib)
+        view = _view(store, train, settings.memory_gib, settings.cache_gib)
         values, scale = [], 0.0
         every = math.ceil(len(_sampled_starts(train, pair)) * pair.time * height * width / _FIT_VALUES)
         for frames_read in _sampled(view, train, pair):
@@ -103,7 +103,7 @@ class PairData:
             raise ValueError(f"context {context} is above {self.max_context}, the largest prepared for")
         if split not in self._found:  # targets do not depend on L: every trial of a process shares one search
             segment = self.segments[split]
-            view = _view(self.store, segment, self.settings.memory_gib)
+            view = _view(self.store, segment, self.settings.memory_gib, self.settings.cache_gib)
             found = find_windows(
                 view, segment, self.pair, self.settings, context=1, margin=self.max_context, dense=dense
             )
@@ -112,9 +112,9 @@ class PairData:
 
 
 @functools.lru_cache(maxsize=3)  # the three splits of one store
-def _view(store: FieldStore, segment: Segment, memory_gib: float) -> FieldView:
+def _view(store: FieldStore, segment: Segment, memory_gib: float, cache_gib: float) -> FieldView:
     """Load a split; all pairs of a process share it."""
-    return FieldView.load(store, segment, memory_gib)
+    return FieldView.load(store, segment, memory_gib, cache_gib)
 
 
 def _sampled_starts(segment: Segment, pair: FactorPair) -> list[int]:

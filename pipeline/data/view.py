@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -50,7 +51,9 @@ class FieldView:
     vectors: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, store: FieldStore, segment: Segment, memory_gib: float) -> FieldView:
+    def load(
+        cls, store: FieldStore, segment: Segment, memory_gib: float, cache_gib: float = math.inf
+    ) -> FieldView:
         """Open the frames of `segment`.
 
         Parameters
@@ -58,8 +61,9 @@ class FieldView:
         store : FieldStore
         segment : Segment
         memory_gib : float
-            If the split, its dynamic covariates included, is not larger, it is read now. Else decoded chunks
-            of this size are kept, those of all splits of a store together.
+            If the split, its dynamic covariates included, is not larger, it is read now.
+        cache_gib : float
+            Else so much is kept as decoded chunks, of all splits of a store together; at most `memory_gib`.
         """
         info, names = store.info, store.info.statics
         statics = torch.zeros(0, *store.shape[1:])
@@ -74,7 +78,7 @@ class FieldView:
                 name: store.read(segment.start, segment.stop, variable=name) for name in info.dynamics
             }
         else:
-            cache = shared_cache(store.url, info.fingerprint, int(memory_gib * 2**30))
+            cache = shared_cache(store.url, info.fingerprint, int(min(memory_gib, cache_gib) * 2**30))
             values = Pieces(store, segment, cache)
         return cls(
             values,

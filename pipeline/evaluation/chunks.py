@@ -140,8 +140,8 @@ class Chunk:
     store : FieldStore
     segment : Segment
         The split that the windows are in.
-    memory_gib : float
-        Memory for the split's field.
+    memory_gib, cache_gib : float
+        Memory for the split's field, see `FieldView.load`.
     pair : FactorPair
     patch : int
     places : ndarray
@@ -157,6 +157,7 @@ class Chunk:
     store: FieldStore
     segment: Segment
     memory_gib: float
+    cache_gib: float
     pair: FactorPair
     patch: int
     places: np.ndarray
@@ -226,7 +227,8 @@ def score_remotely(chunk: Chunk, device_name: str, threads: int) -> bytes:
             "install PyTorch with CUDA on all machines, or give --device cpu"
         )
     device = torch.device(device_name)
-    return score_chunk(chunk, _view(chunk.store, chunk.segment, chunk.memory_gib), device).to_bytes()
+    view = _view(chunk.store, chunk.segment, chunk.memory_gib, chunk.cache_gib)
+    return score_chunk(chunk, view, device).to_bytes()
 
 
 @functools.lru_cache(maxsize=4)
@@ -238,7 +240,7 @@ def _model(url: str, identity: str) -> SuperResolutionModel:
 
 
 @functools.lru_cache(maxsize=1)
-def _view(store: FieldStore, segment: Segment, memory_gib: float) -> FieldView:
+def _view(store: FieldStore, segment: Segment, memory_gib: float, cache_gib: float) -> FieldView:
     """Open a split once per process."""
     store.check_unchanged()
-    return FieldView.load(store, segment, memory_gib)
+    return FieldView.load(store, segment, memory_gib, cache_gib)

@@ -83,8 +83,12 @@ class DataSettings(Settings):
     memory_gib: float = Field(
         4.0,
         ge=0,
-        description="a split up to this size is read into memory once; of larger ones, this much is kept as "
-        "decoded chunks; shared by the ranks of a machine",
+        description="a split up to this size is read into memory once; shared by the ranks of a machine",
+    )
+    cache_gib: float = Field(
+        1.0,
+        gt=0,
+        description="decoded chunks that are kept of larger splits, at most memory_gib; shared likewise",
     )
 
     @field_validator("statics", "dynamics", mode="before")
@@ -104,4 +108,5 @@ class DataSettings(Settings):
 
     def deciding(self) -> dict[str, Any]:
         """Give what decides a result beside the data themselves, for names that tell results apart."""
-        return self.model_dump(mode="json", exclude={"store", "until", "synthetic", "memory_gib"})
+        reading = {"memory_gib", "cache_gib"}
+        return self.model_dump(mode="json", exclude={"store", "until", "synthetic", *reading})

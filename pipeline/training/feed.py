@@ -138,7 +138,7 @@ def notes(windows: Windows, settings: TrainingSettings) -> list[str]:
         needed = whole if whole <= settings.shuffle_gib else settings.pool_gib
         if kept < needed:
             said.append(
-                f"data.memory_gib: {kept:.2g} GiB for this process hold less than the {needed:.2g} GiB that "
+                f"data.cache_gib: {kept:.2g} GiB for this process hold less than the {needed:.2g} GiB that "
                 "windows are mixed over, so chunks are decoded again and again; raise it, or lower "
                 f"training.{'shuffle_gib' if whole <= settings.shuffle_gib else 'pool_gib'}"
             )

@@ -164,6 +164,8 @@ def test_all_splits_of_a_store_share_one_cache(big):
     assert one.values.cache is other.values.cache
     one.read(0, 30), other.read(30, 52)
     assert one.values.cache.held <= 0.001 * 2**30
+    capacities = [FieldView.load(big, Segment(0, 52), 0.003, gib).values.cache.capacity for gib in (0.002, 4)]
+    assert capacities == [int(0.002 * 2**30), int(0.003 * 2**30)]
 
 
 def test_dynamic_covariates_count_for_what_fits(big, wind):

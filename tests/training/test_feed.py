@@ -211,7 +211,7 @@ def test_windows_of_a_large_split_come_from_a_pool_whatever_the_memory(tmp_path)
     lazy = make_feed(windows=replace(windows, view=stored), shuffle_gib=0, pool_gib=5e-6, readers=3)
     for one, other in zip(lazy.steps(3, 9), pooled.steps(3, 9), strict=True):
         assert torch.equal(one[0].batch.fine, other[0].batch.fine)
-    assert "data.memory_gib" in notes(lazy.windows, lazy.settings)[0]
+    assert "data.cache_gib" in notes(lazy.windows, lazy.settings)[0]
     assert notes(pooled.windows, pooled.settings) == []
 
 

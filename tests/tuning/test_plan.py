@@ -114,7 +114,7 @@ SAME = [
     [("training.report_every", 1)],
     [("training.checkpoints.every", 1)],
     [("training.parallel.accumulate", 2)],
-    [("data.memory_gib", 0)],
+    [("data.memory_gib", 0), ("data.cache_gib", 0.1)],
     [("tracking.uri", "http://elsewhere")],
     [("output", "/elsewhere")],
 ]
