@@ -51,7 +51,7 @@ class Candidate:
 
     @property
     def published(self) -> bool:
-        """Whether it has the paper's (beta, L, f), tuned or not."""
+        """Whether it has the paper's (beta, L, f), with L as far as its windows had room for it."""
         return _published(self.saved.card)
 
 
@@ -147,6 +147,8 @@ def _pair_of(models: Sequence[str]) -> tuple[int, int]:
 
 def _published(card: Mapping[str, Any]) -> bool:
     prior = paper_prior(FactorPair.parse(card["pair"]))
+    longest = (card.get("data") or {}).get("max_context", prior.context)  # windows had no room for more
+    prior = prior.model_copy(update={"context": min(prior.context, longest)})
     return ScaleParameters.model_validate(card["parameters"]) == prior
 
 

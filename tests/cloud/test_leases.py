@@ -130,7 +130,7 @@ def fail(*_, **__):
 def test_a_driver_whose_sweep_another_has_taken_ends_as_if_killed(folder):
     url = f"{folder}/sweep.lock"
     driver = (
-        "import sys, time; from pipeline import locks, recording\n"
+        "import sys, time; from pipeline.records import recording; from pipeline.storage import locks\n"
         "locks.LeaseTerms.__init__.__defaults__ = (0.1, 1.0)\n"
         "try:\n"
         "    with recording._alone(sys.argv[1], 's', '--name'): print('held', flush=True); time.sleep(600)\n"

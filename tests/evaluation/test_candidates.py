@@ -51,7 +51,8 @@ def test_a_folder_a_pair_or_a_sweep_may_be_meant(model, tmp_path, one_line):
 
 def test_the_paper_s_settings_come_along_with_a_sweep(model, tmp_path):
     best = model("sweep/4x2/trial-002", 0.2)
-    published = model("sweep/4x2/trial-000", 0.3, parameters=paper_prior(FactorPair(4, 2)))
+    prior = paper_prior(FactorPair(4, 2)).model_copy(update={"context": 3})  # all that windows have room for
+    published = model("sweep/4x2/trial-000", 0.3, parameters=prior)
     model("sweep/4x2/trial-001", 0.25)
     sweep = str(tmp_path / "sweep")
     assert find_models(sweep, prior=True) == find_models(f"{sweep}/4x2", prior=True) == [best, published]
