@@ -20,7 +20,7 @@ ui: $(VENV)/.core ## look at the recorded runs on http://127.0.0.1:5000
 		--backend-store-uri $(MLFLOW_URI) --default-artifact-root $(OUTPUT)/mlartifacts
 
 test: $(VENV)/.dev ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev ## the slow tests: a submitted Ray job, kills at random moments, an MLflow outage
 	$(BIN)/python -m pytest -m slow --timeout 1200 $(PYTEST_ARGS)
