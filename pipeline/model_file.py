@@ -15,13 +15,13 @@ import torch
 from pipeline import __version__
 from pipeline.config import Config, ModelSettings, SamplingSettings
 from pipeline.data.covariates import Covariate
-from pipeline.data.grids import attributes_of, pixel_step
 from pipeline.data.scaling import ValueTransform
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.models.families import build_model
 from pipeline.models.family import ModelSpec, SuperResolutionModel
 from pipeline.storage.files import join, read_bytes, read_text, write_bytes, write_text
+from pipeline.store.grids import attributes_of, pixel_step
 
 if TYPE_CHECKING:
     from pipeline.store.field_store import FieldStore

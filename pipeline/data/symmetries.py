@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 import numpy as np
 from torch import Tensor
 
-from pipeline.data.grids import attributes_of
 from pipeline.store.field_store import FieldStore
+from pipeline.store.grids import attributes_of
 
 EVERY = tuple(range(8))
 _FLIPS = tuple(range(4))

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.data.coarsen import block_mean
-from pipeline.data.grids import coarsened, edge_index, refined
 from pipeline.factors import FactorPair
 from pipeline.store.field_store import FieldStore
 from pipeline.store.frame_rows import present_in
+from pipeline.store.grids import coarsened, edge_index, refined
 
 _BAND_VALUES = 2**24  # fine values that are coarsened together
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.grids import attributes_of, check_even, pixel_step
 from pipeline.downscaling.archive import Archive
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair
 from pipeline.models.family import ModelSpec
 from pipeline.sources.readers import Selection
-from pipeline.sources.units import to_mm_per_hour
 from pipeline.store.field_store import FieldStore
+from pipeline.store.grids import attributes_of, check_even, pixel_step
+from pipeline.units import to_mm_per_hour
 
 LEAST_SIDE = 8  # fine pixels: what a network needs, and the least `data.patch` there is
 _OFF = 0.01  # share of a cell's size that it may differ by

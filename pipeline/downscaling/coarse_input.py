@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pipeline.data.batch import Batch
 from pipeline.data.covariates import Covariates, standardised
-from pipeline.data.grids import attributes_of
 from pipeline.downscaling import checks
 from pipeline.downscaling.archive import Archive
 from pipeline.downscaling.opening import InputRequest, open_store, silent
@@ -24,6 +23,7 @@ from pipeline.factors import FactorPair
 from pipeline.ingest.transfer import Progress
 from pipeline.models.family import ModelSpec
 from pipeline.store.field_store import FieldStore
+from pipeline.store.grids import attributes_of
 from pipeline.store.manifest import frame_digest
 
 

@@ -16,8 +16,8 @@ from pipeline.evaluation.pieces import pick_device
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.options import box
 from pipeline.registered_model import SCHEME, fetch_registered
-from pipeline.sources.engines import load_xarray
 from pipeline.storage import files
+from pipeline.store.engines import load_xarray
 
 if TYPE_CHECKING:
     import xarray as xr

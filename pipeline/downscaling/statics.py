@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.grids import pixel_step
 from pipeline.errors import UserError
 from pipeline.sources import axes
-from pipeline.sources.engines import load_xarray
 from pipeline.sources.readers.base import explained
 from pipeline.sources.readers.places import Place
 from pipeline.storage import files
 from pipeline.store import layout, manifest
+from pipeline.store.engines import load_xarray
 from pipeline.store.field_store import FieldStore
+from pipeline.store.grids import pixel_step
 
 _APART = 0.1  # of a fine pixel that centres may lie apart: coordinates are often rounded to float32
 

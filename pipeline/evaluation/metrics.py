@@ -29,7 +29,7 @@ from pipeline.evaluation.measures.histogram import LogBins
 from pipeline.evaluation.measures.metric import Metric, Sums
 from pipeline.evaluation.sums import Statistic
 from pipeline.factors import FactorPair
-from pipeline.sources.units import WANTED, to_mm_per_hour
+from pipeline.units import WANTED, to_mm_per_hour
 
 __all__ = ["Metric", "Sums", "default_statistics", "metrics_for", "value_bins"]
 

@@ -41,10 +41,10 @@ from pipeline.storage.files import exists, join, read_text, write_text
 
 _CHUNK = 32  # windows, or a batch if that is more: small enough to lose, large enough to start a task for
 _DECIDING = (  # besides what scores a trial
-    "sources/units.py",
     *(f"evaluation/{n}.py" for n in ("chunks", "held_out", "metrics", "parts", "quantile_mapping", "sums")),
     "evaluation/measures",
     "model_file.py",
+    "units.py",
 )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pipeline import units
 from pipeline.errors import TroubleError, UserError
 from pipeline.ingest.patterns import expand
-from pipeline.sources import timeline, units
+from pipeline.sources import timeline
 from pipeline.sources.readers import Header, Selection, Source, name_times, open_source
 from pipeline.sources.rules import SourceRules
 

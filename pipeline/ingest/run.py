@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import units
 from pipeline.errors import TroubleError, UserError
 from pipeline.ingest.inputs import Plan, Request, order, plan, same_place
 from pipeline.ingest.transfer import Progress, Transferred, transfer, without_bad_values
-from pipeline.sources import units
 from pipeline.sources.timeline import Axis
 from pipeline.storage import files
 from pipeline.storage.cloud import reached

@@ -11,9 +11,9 @@ import numpy as np
 import zarr
 
 from pipeline.errors import UserError
-from pipeline.sources.engines import load_xarray
 from pipeline.storage import files
 from pipeline.store import layout, manifest
+from pipeline.store.engines import load_xarray
 from pipeline.store.frame_rows import FrameRows, present_in, times_of
 from pipeline.store.manifest import LOCK, MANIFEST, MARKER, StoreInfo
 from pipeline.store.writer import StoreWriter, clear, create_group, refuse_to_replace, writing

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from pipeline.drawing import ceiling_of, log_ticks
 from pipeline.evaluation.figures import to_png
 from pipeline.factors import Conservation, FactorPair, ScaleParameters, Scope
 from pipeline.prior import paper_prior
@@ -32,7 +33,6 @@ from pipeline.tuning.figures import (
     pareto_front,
     retuning,
 )
-from pipeline.tuning.figures.layout import ceiling_of, log_ticks
 
 FACTORS = (
     (4, 1),

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.drawing import heading, mark, nothing
 from pipeline.evaluation.figures.style import field_style, in_order
 from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import heading, mark, nothing
 
 _CELL, _WIDEST_CELL, _FLAT = 0.82, 1.25, 0.63  # inches; height over width
 _ROW, _LANE = 0.34, 0.15

@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     BLUE,
     RED,
     SKY,
@@ -25,6 +24,7 @@ from pipeline.tuning.figures.layout import (
     panel_title,
     panels,
 )
+from pipeline.factors import FactorPair
 
 _MOST = 4  # thresholds in a row
 _TICKS = (0, 0.25, 0.5, 0.75, 1)

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from pipeline.drawing import label_edges, log_scale, nothing, panel_title, panels
 from pipeline.evaluation.figures.style import REFERENCE, field_style, in_order
 from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import label_edges, log_scale, nothing, panel_title, panels
 
 
 @dataclass(frozen=True)

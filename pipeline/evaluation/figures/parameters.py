@@ -10,8 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.factors import FactorPair, ScaleParameters, Scope
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     BLACK,
     BLUE,
     GREEN,
@@ -24,6 +23,7 @@ from pipeline.tuning.figures.layout import (
     panel_title,
     panels,
 )
+from pipeline.factors import FactorPair, ScaleParameters, Scope
 
 _COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY, BLACK)
 _MARKERS = "osD^vP*"

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from pipeline.drawing import label_edges, log_scale, nothing, panel_title, panels
 from pipeline.evaluation.figures.style import REFERENCE, field_style, in_order
 from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import label_edges, log_scale, nothing, panel_title, panels
 
 _DEPTH = 1e-6  # of the truth's largest power: -60 dB, as in the log-spectral distance
 

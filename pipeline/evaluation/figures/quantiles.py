@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pipeline.drawing import heading, log_scale, nothing, panel_title
 from pipeline.evaluation.figures.style import field_style, in_order
 from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import heading, log_scale, nothing, panel_title
 
 _NAMED = (0.9, 0.99, 0.999, 0.9999)  # levels written at the diagonal
 _APART = 0.09  # of the axis, between two of them

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 
-from pipeline.tuning.figures.layout import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, log_ticks
+from pipeline.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, log_ticks
 
 MISSING, _DRY = "0.72", "white"
 REFERENCE: dict[str, Any] = {"color": "0.6", "linestyle": "-", "linewidth": 1.0}  # lines that are no field

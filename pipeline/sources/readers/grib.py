@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.sources.engines import load_xarray
 from pipeline.sources.readers.base import needed
+from pipeline.store.engines import load_xarray
 
 if TYPE_CHECKING:
     import xarray as xr

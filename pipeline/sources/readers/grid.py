@@ -13,7 +13,6 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.sources import axes
-from pipeline.sources.engines import load_xarray
 from pipeline.sources.readers import grib
 from pipeline.sources.readers.base import DEFAULT_NAME, Header, Selection, Source, explained
 from pipeline.sources.readers.calibration import Calibration
@@ -23,6 +22,7 @@ from pipeline.sources.readers.times import ends, required_name_times
 from pipeline.sources.readers.window import frames, window
 from pipeline.sources.rules import OtherVariable, SourceRules
 from pipeline.store import layout, manifest
+from pipeline.store.engines import load_xarray
 from pipeline.store.frame_rows import present_in
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pipeline.sources.readers.places import Place
 from pipeline.sources.readers.times import ends, required_name_times
 from pipeline.sources.readers.window import Window, frames, window
 from pipeline.sources.rules import SourceRules
-from pipeline.sources.units import WANTED
+from pipeline.units import WANTED
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pipeline.sources.readers.image import Image, ImageSource
 from pipeline.sources.readers.times import moment_of
 from pipeline.sources.readers.window import Window
 from pipeline.sources.rules import DbzRules, SourceRules
-from pipeline.sources.units import WANTED
+from pipeline.units import WANTED
 
 if TYPE_CHECKING:
     import h5py

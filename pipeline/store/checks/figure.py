@@ -18,9 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.store.checks.findings import Finding, Subject, UnreadableError, Verdict, runs
-from pipeline.store.checks.scan import EDGES
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     BLUE,
     GREEN,
     ORANGE,
@@ -32,6 +30,8 @@ from pipeline.tuning.figures.layout import (
     nothing,
     panel_title,
 )
+from pipeline.store.checks.findings import Finding, Subject, UnreadableError, Verdict, runs
+from pipeline.store.checks.scan import EDGES
 
 _GAP, _NONE, _MISSING = "0.85", "0.25", "0.72"
 _MOST_POINTS = 2000  # of a line: more than the page has pixels

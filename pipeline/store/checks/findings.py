@@ -13,11 +13,11 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.settings.base import Settings
-from pipeline.sources.units import to_mm_per_hour
 from pipeline.store import layout
 from pipeline.store.checks.scan import Scan
 from pipeline.store.field_store import FieldStore
 from pipeline.store.manifest import StoreInfo, one_line
+from pipeline.units import to_mm_per_hour
 
 _LISTED = 3  # frames that a line names
 

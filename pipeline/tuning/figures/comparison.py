@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pipeline.drawing import BLUE, GREEN, GREY, ORANGE, PINK, heading, log_scale, mark, wrap
 from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.tuning.figures.layout import BLUE, GREEN, GREY, ORANGE, PINK, heading, log_scale, mark, wrap
 from pipeline.tuning.figures.points import finite
 
 _STYLES = {  # marker, colour

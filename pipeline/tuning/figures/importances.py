@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
+from pipeline.drawing import BLUE, heading, nothing
 from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import BLUE, heading, nothing
 from pipeline.tuning.figures.points import finite
 
 _NAMES = {"context": "L", "power": "p", "threshold": "theta", "f": "f (identity or taper)"}

@@ -14,8 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     BLACK,
     BLUE,
     GREEN,
@@ -30,6 +29,7 @@ from pipeline.tuning.figures.layout import (
     panels,
     wrap,
 )
+from pipeline.factors import FactorPair
 from pipeline.tuning.figures.points import finite
 
 Estimate = tuple[float, float, float]

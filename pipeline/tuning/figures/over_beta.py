@@ -13,8 +13,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     GREEN,
     RED,
     arrows_above,
@@ -26,6 +25,7 @@ from pipeline.tuning.figures.layout import (
     panels,
     score_axis,
 )
+from pipeline.factors import FactorPair
 from pipeline.tuning.figures.points import TrialPoint, best_of, kind_of_f, scored
 
 NEAR = 0.02  # a CRPS this much above the best counts as near-optimal

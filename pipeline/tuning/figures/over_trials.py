@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     BLUE,
     GREY,
     RED,
@@ -23,6 +22,7 @@ from pipeline.tuning.figures.layout import (
     panels,
     score_axis,
 )
+from pipeline.factors import FactorPair
 from pipeline.tuning.figures.points import TrialPoint, best_of, finite, scored
 
 

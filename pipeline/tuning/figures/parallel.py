@@ -16,8 +16,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.drawing import DPI, log_ticks, nothing
 from pipeline.factors import FactorPair, Scope
-from pipeline.tuning.figures.layout import DPI, log_ticks, nothing
 from pipeline.tuning.figures.points import TrialPoint, best_of, scored
 
 _EDGES = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0)  # per cent above the pair's best, between colours

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.factors import FactorPair
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     BLUE,
     GREY,
     RED,
@@ -21,6 +20,7 @@ from pipeline.tuning.figures.layout import (
     panels,
     score_axis,
 )
+from pipeline.factors import FactorPair
 from pipeline.tuning.figures.points import TrialPoint, best_of, finite, scored
 
 

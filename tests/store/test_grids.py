@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline import UserError
-from pipeline.data.grids import attributes_of, check_even, coarsened, edge_index, pixel_step, refined
+from pipeline.store.grids import attributes_of, check_even, coarsened, edge_index, pixel_step, refined
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 10])

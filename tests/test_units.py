@@ -1,7 +1,6 @@
 import pytest
 
-from pipeline import UserError
-from pipeline.sources import units
+from pipeline import UserError, units
 
 
 @pytest.mark.parametrize(

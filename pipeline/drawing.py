@@ -1,4 +1,4 @@
-"""Panels, legends and axes that the figures of a sweep share: sizes in inches, readable at 1x."""
+"""Panels, legends and axes that all figures share: sizes in inches, readable at 1x."""
 
 from __future__ import annotations
 
