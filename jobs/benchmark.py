@@ -1,15 +1,26 @@
-"""Measure this project by itself: what sharing saves, what a trial, a step, a rank and reading cost."""
+"""Measure this project by itself: what sharing saves, what a trial, a step, a rank and reading cost.
+
+Two measures are of a finished model: `steps`, its scores over network evaluations, and `seams`, whether the
+tiles of a large domain are to be seen.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # A Ray job runs this file from the folder it was shipped to, where nothing is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import environment
-from pipeline.cli import add_config_flags, config_from, job_parser, run_job
+from pipeline.cli import add_config_flags, config_from, job_parser, refuse_flags, run_job
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.evaluation.held_out import SavedModel
 
 EXAMPLES = """\
   python jobs/benchmark.py stage-cache --pairs 4x2 --trials 16             # synthetic rain
@@ -22,8 +33,12 @@ EXAMPLES = """\
   python jobs/benchmark.py loader-memory --pairs 4x2 --set data.memory_gib=1   # a field of 50 GB
   python jobs/benchmark.py sample --preset small --pairs 4x2               # and the memory of large domains
   python jobs/benchmark.py scores --pairs 4x2                              # against scores and xskillscore
+  python jobs/benchmark.py steps --model runs/models/NAME/4x2/final --store data/knmi.zarr \\
+      --set scoring.test_windows=24                                        # CRPS over network evaluations
+  python jobs/benchmark.py seams --model models:/finescale-knmi-4x2@champion --store data/knmi.zarr
 
-Results of sweeps go to OUTPUT/benchmark; stage-cache carries on where it was stopped.
+Results of sweeps, tables and figures go to OUTPUT/benchmark; stage-cache and steps carry on where they were
+stopped.
 """
 
 FLAGS = {
@@ -32,7 +47,10 @@ FLAGS = {
     "--trials": ("tuning.trials", "trials of each sweep"),
     "--output": ("output", "folder for what is measured"),
     "--seed": ("seed", "seed of everything"),
+    "--tracking-uri": ("tracking.uri", "MLflow server or database that knows models:/NAME@ALIAS"),
 }
+
+OF_A_MODEL = ("steps", "seams")
 
 
 def main(argv: list[str]) -> None:
@@ -49,18 +67,29 @@ def main(argv: list[str]) -> None:
             "loader-memory",
             "sample",
             "scores",
+            *OF_A_MODEL,
         ],
         help="what to measure",
     )
+    parser.add_argument(
+        "--model", metavar="URL", help=f"{' and '.join(OF_A_MODEL)}: folder of a finished model, or "
+        "models:/NAME@ALIAS",
+    )  # fmt: skip
     add_config_flags(parser, FLAGS)
     arguments = parser.parse_args(argv)
-    config = config_from(arguments)
     environment.prepare()
+    saved = _finished(arguments)
+    config = config_from(arguments, saved.defaults() if saved else None)
+    if saved is not None:
+        saved.check(config)
 
     from pipeline.benchmarks import loader, loader_memory, sample, scores, sharding, sweeps, training
 
     print(environment.without_secrets(config.to_yaml()), flush=True)
     if arguments.dry_run:
+        return
+    if saved is not None:
+        print(_measured(arguments.measure, config, saved), flush=True)
         return
     measure = {
         "stage-cache": sweeps.stage_cache_saving,
@@ -73,6 +102,38 @@ def main(argv: list[str]) -> None:
         "scores": scores.scoring_speed,
     }
     print(measure[arguments.measure](config), flush=True)
+
+
+def _finished(arguments: argparse.Namespace) -> SavedModel | None:
+    """Open the model that is measured, if one is; a registered one is copied out of MLflow."""
+    url, measure = arguments.model, arguments.measure
+    if measure not in OF_A_MODEL:
+        if url is not None:
+            raise UserError(
+                f"--model {url}: not used with {measure}, which trains or makes its own; leave it out"
+            )
+        return None
+    if url is None:
+        raise UserError(f"{measure}: measures a finished model; give its folder with --model")
+    refuse_flags(arguments, FLAGS, measure, ("--model", "--store", "--output", "--seed", "--tracking-uri"))
+
+    from pipeline.evaluation.held_out import SavedModel
+
+    if url.startswith("models:/"):
+        from pipeline.registered_model import fetch_registered
+        from pipeline.tracking import tracking_uri
+
+        config = config_from(arguments)
+        output = environment.resolve_output(config.output)
+        url = fetch_registered(url, tracking_uri(config.tracking, output), output)
+    return SavedModel.open(url)
+
+
+def _measured(measure: str, config: Config, saved: SavedModel) -> object:
+    from pipeline.benchmarks.seams import seams_of_tiles
+    from pipeline.benchmarks.steps import crps_over_steps
+
+    return {"steps": crps_over_steps, "seams": seams_of_tiles}[measure](config, saved)
 
 
 if __name__ == "__main__":
