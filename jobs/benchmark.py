@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import environment
-from pipeline.cli import add_config_flags, config_from, job_parser, refuse_flags, run_job
+from pipeline.cli import (
+    add_config_flags,
+    config_from,
+    job_parser,
+    refuse_flags,
+    registered_folder,
+    run_job,
+)
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +37,7 @@ EXAMPLES = """\
   python jobs/benchmark.py shard-memory --preset paper --pairs 10x3        # on 1, 2 and 4 workers
   python jobs/benchmark.py loader --pairs 4x2 --set data.synthetic.frames=288 \\
       --set data.synthetic.height=768 --set data.synthetic.width=768
-  python jobs/benchmark.py loader-memory --pairs 4x2 --set data.memory_gib=1   # a field of 50 GB
+  python jobs/benchmark.py loader-memory --pairs 4x2                       # a field of 50 GB
   python jobs/benchmark.py sample --preset small --pairs 4x2               # and the memory of large domains
   python jobs/benchmark.py scores --pairs 4x2                              # against scores and xskillscore
   python jobs/benchmark.py steps --model runs/models/NAME/4x2/final --store data/knmi.zarr \\
@@ -119,14 +126,7 @@ def _finished(arguments: argparse.Namespace) -> SavedModel | None:
 
     from pipeline.evaluation.held_out import SavedModel
 
-    if url.startswith("models:/"):
-        from pipeline.registered_model import fetch_registered
-        from pipeline.tracking import tracking_uri
-
-        config = config_from(arguments)
-        output = environment.resolve_output(config.output)
-        url = fetch_registered(url, tracking_uri(config.tracking, output), output)
-    return SavedModel.open(url)
+    return SavedModel.open(registered_folder(url, arguments) if url.startswith("models:/") else url)
 
 
 def _measured(measure: str, config: Config, saved: SavedModel) -> object:

@@ -11,8 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline.benchmarks.borders import steps, tile_borders
 from pipeline.benchmarks.finished import wettest_square
-from pipeline.evaluation.figures.style import draw_rain, image, rain_bar, rain_scale
-from pipeline.tuning.figures.layout import (
+from pipeline.drawing import (
     BLACK,
     BLUE,
     GREEN,
@@ -27,6 +26,7 @@ from pipeline.tuning.figures.layout import (
     panels,
     score_axis,
 )
+from pipeline.evaluation.figures.style import draw_rain, image, rain_bar, rain_scale
 
 if TYPE_CHECKING:
     from pipeline.benchmarks.seams import Drawn, SeamsTable
