@@ -20,7 +20,7 @@ from pipeline.models.families import build_model
 from pipeline.store.field_store import write_store
 from pipeline.tuning.scoring import score
 
-JOB = Path(__file__).resolve().parents[1] / "jobs" / "benchmark.py"
+JOB = Path(__file__).resolve().parents[2] / "jobs" / "benchmark.py"
 FEW = (("dpm_solver_pp_2m", 2), ("dpm_solver_pp_2m", 5), ("ddim", 4), ("ancestral", 6))
 
 
