@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   python jobs/evaluate.py --model runs/models/NAME/4x2/final --store data/knmi.zarr    # its test score again
-  python jobs/evaluate.py --model runs/models/SWEEP --store data/knmi.zarr   # the best of each pair
+  python jobs/evaluate.py --model runs/models/SWEEP --store data/knmi.zarr      # each pair's best and prior
   python jobs/evaluate.py --model runs/models/A/4x2/final runs/models/B/4x2/final --store data/knmi.zarr
   python jobs/evaluate.py --model models:/finescale-knmi-4x2@champion --store data/knmi.zarr \\
       --tracking-uri http://mlflow:5000                       # recorded there
@@ -55,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = job_parser("jobs/evaluate.py", __doc__ or "", EXAMPLES)
     parser.add_argument(
         "--model", required=True, nargs="+", action="append", metavar="URL",
-        help="folder of a finished model, folder of a sweep's models (the best of each pair and the one with "
+        help="folder of a finished model, folder of a sweep's models (each pair's tuned one and the one with "
         "the paper's settings), or models:/NAME@ALIAS; those of one pair are compared on the same windows",
     )  # fmt: skip
     parser.add_argument(
-        "--no-prior", action="store_true", help="of a sweep, leave out the models with the paper's settings"
+        "--no-prior", action="store_true", help="of a sweep, score the tuned models only, not the prior's too"
     )
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="default: test")
     parser.add_argument("--windows", metavar="N", help="score at most so many windows of the split")
@@ -90,7 +89,7 @@ def main(argv: list[str]) -> None:
     from pipeline.data.dataset import open_dataset
     from pipeline.evaluation.candidates import open_candidates
     from pipeline.evaluation.pieces import pick_device
-    from pipeline.evaluation.run import describe, evaluate_models, output_folder, what_is_there
+    from pipeline.evaluation.run import describe, output_folder, prepare, what_is_there
 
     split = arguments.split
     setattr(arguments, f"key:scoring.{'test_windows' if split == 'test' else 'windows'}", arguments.windows)
@@ -116,22 +115,17 @@ def main(argv: list[str]) -> None:
 
     config, uri = where_recorded(config)
     print(f"scores go to {output}, recorded at {environment.without_secrets(uri)}", flush=True)
-    with ExitStack() as stack:
-        opened = []
-        found = evaluate_models(
-            models, store, split=split, device=device, output=output, workers=workers, settings=settings,
-            begin=lambda: opened.append(
-                stack.enter_context(evaluation_run(config, store, models, split, output))
-            ),
-        )  # fmt: skip
+    prepared = prepare(models, store, split=split, device=device, output=output)
+    with evaluation_run(config, store, models, split, output) as run:
+        found = prepared.score(workers=workers, settings=settings)
         print("\n" + "\n\n".join(one.table() for one in found.summaries) + "\n")
         print(f"tables: {output}\nreport: {found.report}", flush=True)
-        opened[0].finish(found)
+        run.finish(found)
 
 
 def _folders(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """Find the models that are meant; registered ones are copied out of MLflow."""
-    from pipeline.evaluation.candidates import find_models
+    from pipeline.evaluation.model_folders import find_models
 
     folders = []
     for url in given:

@@ -168,6 +168,7 @@ def describe_data(store: FieldStore, config: Config) -> dict[str, Any]:
         "pixel": [abs(pixel_step(axis)) for axis in (store.y, store.x)],
         "pixel_units": [str(attributes_of(store, name).get("units", "")) for name in ("y", "x")],
         "settings": config.data.deciding(),
+        "scoring": config.scoring.model_dump(mode="json", exclude={"batch", "resamples"}),
         "max_context": config.tuning.max_context,
         "seed": config.seed,
     }

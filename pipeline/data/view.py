@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -52,7 +51,7 @@ class FieldView:
 
     @classmethod
     def load(
-        cls, store: FieldStore, segment: Segment, memory_gib: float, cache_gib: float = math.inf
+        cls, store: FieldStore, segment: Segment, memory_gib: float, cache_gib: float = 1.0
     ) -> FieldView:
         """Open the frames of `segment`.
 
@@ -63,7 +62,7 @@ class FieldView:
         memory_gib : float
             If the split, its dynamic covariates included, is not larger, it is read now.
         cache_gib : float
-            Else so much is kept as decoded chunks, of all splits of a store together; at most `memory_gib`.
+            Else so much is kept as decoded chunks, of all splits of a store together.
         """
         info, names = store.info, store.info.statics
         statics = torch.zeros(0, *store.shape[1:])
@@ -78,7 +77,7 @@ class FieldView:
                 name: store.read(segment.start, segment.stop, variable=name) for name in info.dynamics
             }
         else:
-            cache = shared_cache(store.url, info.fingerprint, int(min(memory_gib, cache_gib) * 2**30))
+            cache = shared_cache(store.url, info.fingerprint, int(cache_gib * 2**30))
             values = Pieces(store, segment, cache)
         return cls(
             values,

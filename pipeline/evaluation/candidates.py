@@ -1,9 +1,8 @@
-"""Which finished models an evaluation is about: found by folder, by sweep or by registered name."""
+"""The finished models that an evaluation is about, and those of one pair with the windows they share."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +16,13 @@ from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.blocks import Blocks
 from pipeline.evaluation.chunks import ENSEMBLE, MAPPED, MEAN
 from pipeline.evaluation.held_out import HeldOutSplit, SavedModel, check_store, held_out_data
-from pipeline.factors import FactorPair, ScaleParameters
-from pipeline.model_file import CARD, WEIGHTS, load_card
-from pipeline.prior import paper_prior
-from pipeline.storage.files import exists, join, list_folder
+from pipeline.evaluation.model_folders import is_published, validation_crps
+from pipeline.factors import FactorPair
 from pipeline.store.field_store import FieldStore
 from pipeline.store.manifest import StoreInfo
+
+PUBLISHED = "published"
+"""What a model with the paper's settings is called where others are compared with it."""
 
 _FIELDS = {*BASELINES, ENSEMBLE, MEAN, MAPPED}  # a comparison with one of these is none with a model
 
@@ -52,7 +52,12 @@ class Candidate:
     @property
     def published(self) -> bool:
         """Whether it has the paper's (beta, L, f), with L as far as its windows had room for it."""
-        return _published(self.saved.card)
+        return is_published(self.saved.card)
+
+    @property
+    def validation_crps(self) -> float:
+        """What it was chosen by; infinite if its card tells none."""
+        return validation_crps(self.saved.card)
 
 
 @dataclass(frozen=True)
@@ -87,69 +92,6 @@ class Rivals:
     def config(self) -> Config:
         """The settings of the first."""
         return self.models[0].config
-
-
-def find_models(url: str, *, prior: bool = False) -> list[str]:
-    """Give the folders of the models that a user means.
-
-    Parameters
-    ----------
-    url : str
-        The folder of a model, or either of its files; or the folder that a sweep or a training keeps its
-        models in, `PAIR/LABEL` below it, or one pair of it: then the model with the best validation CRPS of
-        each pair.
-    prior : bool
-        Where the best is chosen, give the one with the paper's settings too: what retuning has to beat.
-
-    Raises
-    ------
-    UserError
-        If there is none.
-    """
-    folder, _, file = url.rpartition("/")
-    if file in (CARD, WEIGHTS):
-        url = folder or "."
-    if exists(join(url, CARD)):
-        return [url]
-    inside = list_folder(url)
-    here = _chosen([join(url, name) for name in inside], prior)
-    if here:
-        return here
-    found = (
-        _chosen([join(url, name, label) for label in list_folder(join(url, name))], prior) for name in inside
-    )
-    models = [model for chosen in sorted(filter(None, found), key=_pair_of) for model in chosen]
-    if not models:
-        raise UserError(
-            f"model {url}: no {CARD} there, nor below it as PAIR/LABEL; give the folder of a finished model, "
-            "or of a sweep's models (runs/models/SWEEP)"
-        )
-    return models
-
-
-def _chosen(folders: Sequence[str], prior: bool) -> list[str]:
-    """Give the best of the models of one pair, and the one with the paper's settings if that is another."""
-    models = [folder for folder in folders if exists(join(folder, CARD))]
-    best = min(models, key=_validation_crps, default=None)
-    published = [model for model in models if _published(load_card(model))] if prior else []
-    return [model for model in dict.fromkeys((best, *published[:1])) if model is not None]
-
-
-def _validation_crps(url: str) -> float:
-    score = load_card(url).get("scores", {}).get("validation_crps")
-    return math.inf if score is None else float(score)
-
-
-def _pair_of(models: Sequence[str]) -> tuple[int, int]:
-    pair = FactorPair.parse(load_card(models[0])["pair"])
-    return pair.space, pair.time
-
-
-def _published(card: Mapping[str, Any]) -> bool:
-    prior = paper_prior(FactorPair.parse(card["pair"]))
-    longest = (card.get("data") or {}).get("max_context", prior.context)  # windows had no room for more
-    prior = prior.model_copy(update={"context": min(prior.context, longest)})
-    return ScaleParameters.model_validate(card["parameters"]) == prior
 
 
 def labels(urls: Sequence[str]) -> list[str]:

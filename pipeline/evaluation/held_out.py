@@ -67,15 +67,9 @@ class SavedModel:
 
     def defaults(self) -> dict[str, Any]:
         """Give the settings that score the model as its training did, as a tree for `load_config`."""
-        spec, data, scores = self.model.spec, self.data, self.card.get("scores", {})
-        # A split that had fewer windows than were asked for has as many today: the same ones.
-        counts = {
-            key: int(scores[name])
-            for key, name in (("windows", "validation_windows"), ("test_windows", "test_windows"))
-            if scores.get(name)
-        }
+        spec, data = self.model.spec, self.data
         known = {
-            "scoring": counts or None,
+            "scoring": data.get("scoring") or self._scored_windows(),
             "seed": data.get("seed"),
             "sampling": self.card.get("sampling"),
             "tuning": {"max_context": data["max_context"]} if "max_context" in data else None,
@@ -85,6 +79,13 @@ class SavedModel:
             "data": {**data.get("settings", {}), "transform": spec.transform.kind},
             **{key: value for key, value in known.items() if value is not None},
         }
+
+    def _scored_windows(self) -> dict[str, int] | None:
+        """Give how many windows the scores on the card stand on, for older cards, which tell no more."""
+        # A split that had fewer windows than were asked for has as many today: the same ones.
+        scores = self.card.get("scores", {})
+        names = {"windows": "validation_windows", "test_windows": "test_windows"}
+        return {key: int(scores[name]) for key, name in names.items() if scores.get(name)} or None
 
     def check(self, config: Config) -> None:
         """Refuse settings that a finished model no longer heeds.

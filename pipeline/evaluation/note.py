@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from pipeline.evaluation.candidates import Candidate
+from pipeline.evaluation.candidates import PUBLISHED, Candidate
 from pipeline.evaluation.chunks import ENSEMBLE
 from pipeline.evaluation.tidy import SKILL, Row
 from pipeline.mlflow_view.markdown import table
 from pipeline.mlflow_view.source_run import SourceRun
 from pipeline.mlflow_view.views import EVALUATIONS, VALUES
 
-_SKILLS = {"bicubic": "skill over bicubic", "quantile_mapping": "over quantile mapping"}
+_SKILLS = {
+    "bicubic": "skill over bicubic",
+    "quantile_mapping": "over quantile mapping",
+    PUBLISHED: "over the paper's settings",
+}
 _CHOSEN = "Tuning chose among its trials on these windows, so a tuned model looks better here than it is."
 
 
@@ -87,7 +91,14 @@ def model_note(
 def _heads(rows: Sequence[Row], level: float) -> list[str]:
     units = next((row.units for row in rows if row.metric == "fair_crps"), "")
     sure = f"({100 * level:g} %)"
-    return [f"CRPS, {units} {sure}", *(f"{name} {sure}" for name in _SKILLS.values()), "windows, blocks"]
+    skills = [f"{name} {sure}" for name in _skills(rows).values()]
+    return [f"CRPS, {units} {sure}", *skills, "windows, blocks"]
+
+
+def _skills(rows: Sequence[Row]) -> dict[str, str]:
+    """Give the references that have a column: that with the paper's settings only if there is one."""
+    prior = any((row.metric, row.reference) == (SKILL, PUBLISHED) for row in rows)
+    return {name: title for name, title in _SKILLS.items() if prior or name != PUBLISHED}
 
 
 def _scores(crps: Row, rows: Sequence[Row]) -> list[str]:
@@ -99,7 +110,7 @@ def _scores(crps: Row, rows: Sequence[Row]) -> list[str]:
     }
     return [
         _sure(crps, ".4f"),
-        *(_sure(skills.get(name), ".1%") for name in _SKILLS),
+        *(_sure(skills.get(name), ".1%") for name in _skills(rows)),
         f"{crps.windows} in {crps.blocks}",
     ]
 

@@ -76,7 +76,7 @@ class Piece:
             store=rivals.data.store,
             segment=rivals.data.segments[rivals.split],
             memory_gib=self.config.data.memory_gib / shared_by,
-            cache_gib=self.config.data.cache_gib / shared_by,
+            cache_gib=self.config.data.cache_gib,
             pair=rivals.pair,
             patch=rivals.windows.patch,
             places=rivals.windows.places[chosen],

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pipeline import environment
 from pipeline.code_version import code_version
 from pipeline.config import Config
-from pipeline.evaluation.candidates import Candidate
+from pipeline.evaluation.candidates import PUBLISHED, Candidate
 from pipeline.evaluation.chunks import model_identity
 from pipeline.evaluation.held_out import HeldOutSplit
 from pipeline.evaluation.note import evaluation_note, model_note
@@ -29,6 +30,7 @@ _NAMES = {
     ("fair_crps", ""): "crps",
     ("fair_crps_skill", "bicubic"): "crps_skill",
     ("fair_crps_skill", "quantile_mapping"): "crps_skill_over_quantile_mapping",
+    ("fair_crps_skill", PUBLISHED): "crps_skill_over_paper",
     **{
         (name, ""): name
         for name in (
@@ -105,7 +107,7 @@ class EvaluationRun:
             keys[one.candidate.label] = key = f"{self._name}/{one.candidate.pair}/{number}"
             self._model(key, one, found)
         level = found.summaries[0].interval.level
-        note = evaluation_note(found.table.rows, self._store.info.name, self._split, level, keys)
+        note = evaluation_note(_with_prior(found), self._store.info.name, self._split, level, keys)
         self._tracker.note(self._name, note)
         for file in (REPORT, CSV, PARQUET, SCORES, *(f"{FIGURES}/{name}" for name in found.figures)):
             self._tracker.artifact(self._name, file, read_bytes(join(found.output, file)))
@@ -114,7 +116,7 @@ class EvaluationRun:
     def _model(self, key: str, one: Summary, found: Evaluated) -> None:
         tracker, candidate, spec = self._tracker, one.candidate, one.candidate.saved.model.spec
         rows = [
-            row for row in found.table.rows
+            row for row in _with_prior(found)
             if (row.pair, row.model, row.field) == (str(spec.pair), candidate.label, "ensemble")
         ]  # fmt: skip
         source = source_run(tracker.client, tracker.experiment_id, candidate.saved.url)
@@ -176,6 +178,17 @@ def evaluation_run(
             print(f"its run, in MLflow: {page}")
         print(f"all evaluated models: {tracker.address(EVALUATIONS[split])}")
         print(f"look at the run: {how_to_look(tracker.uri, config.output)}", flush=True)
+
+
+def _with_prior(found: Evaluated) -> list[Row]:
+    """Give all rows, those over a model with the paper's settings under one name, whatever its label."""
+    priors = {
+        (str(one.candidate.pair), one.candidate.label) for one in found.summaries if one.candidate.published
+    }
+    return [
+        replace(row, reference=PUBLISHED) if (row.pair, row.reference) in priors else row
+        for row in found.table.rows
+    ]
 
 
 def _chosen(rows: Sequence[Row], split: str) -> dict[str, float]:

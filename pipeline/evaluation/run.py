@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,20 +113,74 @@ def output_folder(
     return join(candidates[0].config.output, "evaluations", f"{info.name}-{data}-{digest}")
 
 
-def evaluate_models(
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation whose every check has been passed.
+
+    Attributes
+    ----------
+    candidates : tuple of Candidate
+    store : FieldStore
+    split : {"validation", "test"}
+    device : torch.device
+        That scores; with workers, theirs.
+    output : str
+        Folder for `parts/`, `figures/`, `scores.csv`, `scores.parquet`, `report.html` and, last,
+        `scores.json`.
+    pieces : tuple of Piece
+        Models and references, each on the windows of its pair.
+    notes : tuple of str
+        What a reader of the scores should know.
+    """
+
+    candidates: tuple[Candidate, ...]
+    store: FieldStore
+    split: HeldOutSplit
+    device: torch.device
+    output: str
+    pieces: tuple[Piece, ...]
+    notes: tuple[str, ...]
+
+    def score(self, *, workers: int | None = None, settings: str = "") -> Evaluated:
+        """Score the models, and write tables, figures and the report.
+
+        What has been scored before into the same folder is not scored again.
+
+        Parameters
+        ----------
+        workers : int, optional
+            Processes of a Ray cluster; none: all is done in this one.
+        settings : str
+            The configuration as text, for the report.
+        """
+        info, output = self.store.info, self.output
+        score_pieces(self.pieces, workers=workers, device=self.device)
+        print("drawing the report ...", flush=True)
+        scores = collect(self.pieces)
+        table = TidyTable.of(scores, info)
+        here = self.device if workers is None else torch.device("cpu")  # workers may have GPUs, and we none
+        pictures = _pictures(scores, table, info, here)
+        drawn = [one for part in pictures.values() for one in part]
+        remove(join(output, SCORES))  # it vouches for the others
+        _write_figures(output, drawn)
+        write_text(join(output, CSV), table.csv())
+        write_bytes(join(output, PARQUET), table.parquet())
+        page = Page(scores, table, info, self.split, self.notes, pictures, settings)
+        write_text(join(output, REPORT), page.html())
+        found = tuple(summary for one in scores for summary in summaries(one, table, info))
+        write_text(join(output, SCORES), scores_json(found))
+        return Evaluated(found, table, output, tuple(one.file for one in drawn))
+
+
+def prepare(
     candidates: Sequence[Candidate],
     store: FieldStore,
     *,
     split: HeldOutSplit,
     device: torch.device,
     output: str,
-    workers: int | None = None,
-    settings: str = "",
-    begin: Callable[[], None] = lambda: None,
-) -> Evaluated:
-    """Score finished models on held-out windows, and write tables, figures and the report.
-
-    What has been scored before into the same folder is not scored again.
+) -> Prepared:
+    """Check all that can be checked before finished models are scored on held-out windows.
 
     Parameters
     ----------
@@ -135,16 +189,7 @@ def evaluate_models(
     store : FieldStore
     split : {"validation", "test"}
     device : torch.device
-        That scores; with workers, theirs.
     output : str
-        Folder for `parts/`, `figures/`, `scores.csv`, `scores.parquet`, `report.html` and, last,
-        `scores.json`.
-    workers : int, optional
-        Processes of a Ray cluster; none: all is done in this one.
-    settings : str
-        The configuration as text, for the report.
-    begin : callable
-        Called when all has been checked, before anything is scored.
 
     Raises
     ------
@@ -155,27 +200,9 @@ def evaluate_models(
     for one in candidates:
         one.saved.check(one.config)
     notes = check_candidates(candidates, store.info, split)
-    pieces: list[Piece] = [
-        piece for one in rivals(candidates, store, split) for piece in pieces_of(one, output, device)
-    ]
+    pieces = [piece for one in rivals(candidates, store, split) for piece in pieces_of(one, output, device)]
     _check_writable(output)
-    begin()
-    score_pieces(pieces, workers=workers, device=device)
-    print("drawing the report ...", flush=True)
-    scores = collect(pieces)
-    table = TidyTable.of(scores, store.info)
-    here = device if workers is None else torch.device("cpu")  # the workers' GPU may not be this process's
-    pictures = _pictures(scores, table, store.info, here)
-    drawn = [one for part in pictures.values() for one in part]
-    remove(join(output, SCORES))  # it vouches for the others
-    _write_figures(output, drawn)
-    write_text(join(output, CSV), table.csv())
-    write_bytes(join(output, PARQUET), table.parquet())
-    page = Page(scores, table, store.info, split, notes, pictures, settings)
-    write_text(join(output, REPORT), page.html())
-    found = tuple(summary for one in scores for summary in summaries(one, table, store.info))
-    write_text(join(output, SCORES), scores_json(found))
-    return Evaluated(found, table, output, tuple(one.file for one in drawn))
+    return Prepared(tuple(candidates), store, split, device, output, tuple(pieces), tuple(notes))
 
 
 def _check_writable(output: str) -> None:

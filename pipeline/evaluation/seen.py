@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.config import SplitSettings
-from pipeline.data.splits import Segment, SplitName, split_time
+from pipeline.data.splits import Segment, SplitName, longest_context, split_time
 from pipeline.errors import UserError
+from pipeline.factors import FactorPair
 from pipeline.store.manifest import StoreInfo
 
 Seen = Literal["unseen", "elsewhere", "chosen", "unknown"]
@@ -91,10 +92,27 @@ def seen(data: Mapping[str, Any], info: StoreInfo, split: SplitName, settings: S
 def _periods(data: Mapping[str, Any]) -> dict[SplitName, Period]:
     """Give when each split of the training data was."""
     start, cadence = data["start"], float(data["cadence_seconds"])
-    length = np.datetime64(data["end"], "s") - np.datetime64(start, "s")
-    frames = round(length / np.timedelta64(1, "s") / cadence) + 1
-    segments = split_time(frames, SplitSettings.model_validate(data["settings"]["split"]))
-    return {name: Period.of(segment, start, cadence) for name, segment in segments.items()}
+    return {name: Period.of(segment, start, cadence) for name, segment in _segments(data).items()}
+
+
+def _segments(data: Mapping[str, Any]) -> dict[SplitName, Segment]:
+    length = np.datetime64(data["end"], "s") - np.datetime64(data["start"], "s")
+    frames = round(length / np.timedelta64(1, "s") / float(data["cadence_seconds"])) + 1
+    return split_time(frames, SplitSettings.model_validate(data["settings"]["split"]))
+
+
+def longest_trained(data: Mapping[str, Any], pair: FactorPair) -> int | None:
+    """Give the largest L that the splits of a training had room for; None if the card does not tell.
+
+    Parameters
+    ----------
+    data : mapping
+        What the model's card says about its training data.
+    pair : FactorPair
+    """
+    if not {*_DATES, "max_context"} <= data.keys() or "split" not in data.get("settings", {}):
+        return None
+    return longest_context(_segments(data), pair, int(data["max_context"]))
 
 
 def in_words(found: Iterable[Seen]) -> str:

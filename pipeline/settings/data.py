@@ -88,7 +88,7 @@ class DataSettings(Settings):
     cache_gib: float = Field(
         1.0,
         gt=0,
-        description="decoded chunks that are kept of larger splits, at most memory_gib; shared likewise",
+        description="decoded chunks that each process keeps of a larger split",
     )
 
     @field_validator("statics", "dynamics", mode="before")

@@ -138,7 +138,7 @@ def notes(windows: Windows, settings: TrainingSettings) -> list[str]:
         needed = whole if whole <= settings.shuffle_gib else settings.pool_gib
         if kept < needed:
             said.append(
-                f"data.cache_gib: {kept:.2g} GiB for this process hold less than the {needed:.2g} GiB that "
+                f"data.cache_gib: {kept:.2g} GiB hold less than the {needed:.2g} GiB that "
                 "windows are mixed over, so chunks are decoded again and again; raise it, or lower "
                 f"training.{'shuffle_gib' if whole <= settings.shuffle_gib else 'pool_gib'}"
             )
@@ -151,8 +151,9 @@ def _say(note: str) -> None:
 
 
 def _gib(windows: Windows) -> float:
-    """Give the size of the split's field."""
-    return 4 * float(np.prod(windows.view.shape, dtype=np.float64)) / 2**30
+    """Give the size of the split's field and of the dynamic covariates that are read with it."""
+    fields = 1 + len(windows.covariates.dynamics)
+    return 4 * fields * float(np.prod(windows.view.shape, dtype=np.float64)) / 2**30
 
 
 def check_batch(settings: TrainingSettings, workers: int) -> None:

@@ -63,9 +63,8 @@ class TrialJob:
     def shared_by(self, ranks: Ranks) -> TrialJob:
         """Give the job of one of several ranks: those of a machine share the memory for the field."""
         data = self.config.data
-        share = {name: getattr(data, name) / ranks.per_node for name in ("memory_gib", "cache_gib")}
-        settings = self.config.model_copy(update={"data": data.model_copy(update=share)})
-        return replace(self, config=settings)
+        share = data.model_copy(update={"memory_gib": data.memory_gib / ranks.per_node})
+        return replace(self, config=self.config.model_copy(update={"data": share}))
 
     def folder(self, pair: FactorPair, label: str) -> str:
         """Give where a trial keeps its model and its outcome."""

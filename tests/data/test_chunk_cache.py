@@ -106,7 +106,7 @@ def test_another_process_begins_with_nothing():
 
 
 def test_a_view_goes_to_another_process(big, field):
-    view = FieldView.load(big, Segment(10, 40), 0.001)
+    view = FieldView.load(big, Segment(10, 40), 0.001, 0.001)
     view.read(12, 14)
     other = pickle.loads(pickle.dumps(view))
     assert other.values.cache.loads == 0
@@ -160,12 +160,11 @@ def test_many_threads_read_the_same(big, field):
 
 def test_all_splits_of_a_store_share_one_cache(big):
     shared_cache.cache_clear()
-    one, other = (FieldView.load(big, segment, 0.001) for segment in (Segment(0, 30), Segment(30, 52)))
+    one, other = (FieldView.load(big, segment, 0.001, 0.001) for segment in (Segment(0, 30), Segment(30, 52)))
     assert one.values.cache is other.values.cache
     one.read(0, 30), other.read(30, 52)
     assert one.values.cache.held <= 0.001 * 2**30
-    capacities = [FieldView.load(big, Segment(0, 52), 0.003, gib).values.cache.capacity for gib in (0.002, 4)]
-    assert capacities == [int(0.002 * 2**30), int(0.003 * 2**30)]
+    assert FieldView.load(big, Segment(0, 52), 0.001, 2).values.cache.capacity == 2 * 2**30
 
 
 def test_dynamic_covariates_count_for_what_fits(big, wind):

@@ -54,7 +54,7 @@ def test_bands_and_chunks_change_nothing(large, whole, pair, dense, monkeypatch)
     assert expected.places.dtype == np.int32
     assert len(expected) > 50
     monkeypatch.setattr(window_index, "_BAND_BYTES", 2_000_000)  # a few rows of corners
-    found = find(FieldView.load(large, SEGMENT, 0.003), pair, dense)
+    found = find(FieldView.load(large, SEGMENT, 0.003, 0.003), pair, dense)
     assert isinstance(found.view.values, Pieces)
     np.testing.assert_array_equal(found.places, expected.places)
     np.testing.assert_array_equal(found.wetness, expected.wetness)

@@ -11,6 +11,7 @@ from pipeline.factors import FactorPair
 from pipeline.model_file import describe_data, save_model
 
 PAIR = FactorPair(4, 3)
+WINDOWS = 6  # that models are scored on
 
 
 @pytest.fixture
@@ -47,11 +48,13 @@ def measured():
 @pytest.fixture(scope="module")
 def models(trained_like, store, tmp_path_factory):
     """Save two models of one pair as a training does; returns what opens them with more settings."""
-    config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
+    config = load_config(
+        [("preset", "tiny"), ("tuning.max_context", 3), ("scoring.windows", WINDOWS)], environment={}
+    )
     folder, sampling = tmp_path_factory.mktemp("models"), SamplingSettings(steps=2, members=3)
-    for name, changes in (("one", {}), ("other", {"beta": 0.05, "context": 2})):
+    for name, crps, changes in (("one", 0.1, {}), ("other", 0.2, {"beta": 0.05, "context": 2})):
         model, data = trained_like(**changes), describe_data(store, config)
-        save_model(str(folder / name), model, sampling=sampling, data=data, scores={"validation_windows": 6})
+        save_model(str(folder / name), model, sampling=sampling, data=data, scores={"validation_crps": crps})
     quick = [("evaluation.scales", (1, 3)), ("scoring.resamples", 200)]
     blocks = [("scoring.block_hours", 1 / 3), ("scoring.block_patches", 1)]
 

@@ -1,23 +1,30 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipeline import FactorPair, UserError, paper_prior
 from pipeline.config import SamplingSettings
 from pipeline.config_layers import load_config
-from pipeline.evaluation.candidates import check_candidates, find_models, labels, open_candidates, rivals
-from pipeline.model_file import describe_data, save_model
+from pipeline.evaluation.candidates import check_candidates, labels, open_candidates, rivals
+from pipeline.evaluation.model_folders import find_models, is_published
+from pipeline.evaluation.seen import longest_trained
+from pipeline.model_file import describe_data, load_card, save_model
+
+WINDOWS = 5
 
 
 @pytest.fixture
 def model(trained_like, store, tmp_path):
     """Save a model as a training does."""
-    config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
+    config = load_config(
+        [("preset", "tiny"), ("tuning.max_context", 3), ("scoring.windows", WINDOWS)], environment={}
+    )
 
-    def model(where, crps=1.0, pair=None, parameters=None):
-        url, scores = str(tmp_path / where), {"validation_crps": crps, "validation_windows": 5}
-        sampling, data = SamplingSettings(steps=2, members=3), describe_data(store, config)
+    def model(where, crps=1.0, pair=None, parameters=None, **facts):
+        url, scores = str(tmp_path / where), {"validation_crps": crps}
+        sampling, data = SamplingSettings(steps=2, members=3), describe_data(store, config) | facts
         changes = parameters.model_dump(include={"beta", "context", "conservation"}) if parameters else {}
         save_model(url, trained_like(**changes), sampling=sampling, data=data, scores=scores)
         if pair is not None:
@@ -36,6 +43,7 @@ def test_a_folder_a_pair_or_a_sweep_may_be_meant(model, tmp_path, one_line):
     model("sweep/8x1/trial-000", 0.5, "8x1")
     best = model("sweep/4x2/trial-001", 0.2)
     worse = model("sweep/4x2/trial-000", 0.3)
+    model("sweep/4x2/rival-0123456789", 0.1)  # trained to compare with, not tuned
     (tmp_path / "sweep" / "notes.txt").write_text("no model")
     eight = str(tmp_path / "sweep" / "8x1" / "trial-000")
     assert find_models(worse) == [worse]
@@ -50,19 +58,30 @@ def test_a_folder_a_pair_or_a_sweep_may_be_meant(model, tmp_path, one_line):
 
 
 def test_the_paper_s_settings_come_along_with_a_sweep(model, tmp_path):
+    sweep, prior = str(tmp_path / "sweep"), paper_prior(FactorPair(4, 2))
     best = model("sweep/4x2/trial-002", 0.2)
-    prior = paper_prior(FactorPair(4, 2)).model_copy(update={"context": 3})  # all that windows have room for
-    published = model("sweep/4x2/trial-000", 0.3, parameters=prior)
+    published = model("sweep/4x2/trial-000", 0.3, parameters=prior.model_copy(update={"context": 3}))
     model("sweep/4x2/trial-001", 0.25)
-    sweep = str(tmp_path / "sweep")
     assert find_models(sweep, prior=True) == find_models(f"{sweep}/4x2", prior=True) == [best, published]
     assert find_models(best, prior=True) == find_models(sweep) == [best]
     one, other = opened(find_models(sweep, prior=True))
     assert (one.published, one.label) == (False, "trial-002")
     assert (other.published, other.label) == (True, "trial-000 (the paper's settings)")
-    (tmp_path / "sweep" / "4x2" / "trial-002" / "model.json").unlink()
-    (tmp_path / "sweep" / "4x2" / "trial-001" / "model.json").unlink()
+    for number in (1, 2):
+        (tmp_path / "sweep" / "4x2" / f"trial-00{number}" / "model.json").unlink()
     assert find_models(sweep, prior=True) == [published]  # the best itself
+
+
+@pytest.mark.parametrize(("frames", "asked", "room"), [(92, 16, 5), (92, 4, 4), (64, 16, 4), (48, 16, 3)])
+def test_the_paper_s_settings_are_known_where_there_was_no_room_for_them(model, store, frames, asked, room):
+    """The prior's L is 5. A card has the L that was asked for, and its dates tell how much there was."""
+    cadence = np.timedelta64(round(store.info.cadence_seconds), "s")
+    facts = {"max_context": asked, "end": str(store.times[0] + (frames - 1) * cadence)}
+    for context in (room, room - 1):
+        parameters = paper_prior(FactorPair(4, 2)).model_copy(update={"context": context})
+        card = load_card(model("one", parameters=parameters, **facts))
+        assert longest_trained(card["data"], FactorPair(4, 2)) == room
+        assert is_published(card) == (context == room)
 
 
 def test_labels_tell_models_apart_in_few_words(one_line):

@@ -14,7 +14,7 @@ from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.held_out import SavedModel, check_store, held_out_data, seen_by
 from pipeline.evaluation.pieces import pick_device
-from pipeline.evaluation.run import evaluate_models
+from pipeline.evaluation.run import prepare
 from pipeline.evaluation.seen import in_words, seen
 from pipeline.evaluation.showcase import wettest_panel
 from pipeline.evaluation.summary import Summary, scores_json
@@ -67,6 +67,12 @@ def test_the_card_decides_windows_and_ensemble(saved, config, tiny, data, store)
         found = held_out_windows(saved, store, config, split)
         assert found.places.tolist() == wanted.places.tolist()
         assert torch.equal(found.view.statics, wanted.view.statics)
+
+
+def test_a_card_says_how_many_windows_were_asked_for(saved):
+    scoring = {"windows": 7, "test_windows": 9, "block_hours": 2.0, "block_patches": 3}
+    config = load_config([], defaults=told(saved, scoring=scoring).defaults(), environment={})
+    assert config.scoring.model_dump(include=set(scoring)) == scoring
 
 
 def test_an_older_card_leaves_the_choice_to_the_configuration(saved, store):
@@ -173,7 +179,7 @@ def test_settings_that_do_not_fit_the_model(overrides, parts, saved, store, tmp_
     config = load_config([overrides], defaults=saved.defaults(), environment={})
     candidates, output = [Candidate("model", saved, config)], str(tmp_path / "out")
     with pytest.raises(UserError) as raised:
-        evaluate_models(candidates, store, split="test", device=CPU, output=output)
+        prepare(candidates, store, split="test", device=CPU, output=output)
     one_line(raised, *parts)
     assert not list(tmp_path.iterdir())
 

@@ -45,6 +45,14 @@ def test_each_model_with_how_sure():
     assert "Tuning chose" not in note
 
 
+def test_the_paper_s_settings_have_a_column_where_they_were_scored():
+    known = [*ROWS, row(SKILL, -0.05, reference="published")]
+    note = evaluation_note(known, "rain", "test", 0.9, {}).replace("&nbsp;", " ")
+    assert "over the paper's settings (90 %)" in note
+    assert "-5.0%" in note
+    assert "paper" not in evaluation_note(ROWS, "rain", "test", 0.9, {})
+
+
 def test_what_tuning_chose_on_is_said():
     assert "Tuning chose among its trials on these windows" in evaluation_note(
         ROWS, "rain", "validation", 0.9, {}

@@ -45,9 +45,10 @@ def saved(trained_like, store, tmp_path):
     """Make models as a training leaves them: the card says on which windows it was scored, and how."""
 
     def saved(where="model", **changes):
-        config = load_config([("preset", "tiny"), ("tuning.max_context", 3)], environment={})
+        counts = [("scoring.windows", 5), ("scoring.test_windows", ScoringSettings().test_windows)]
+        config = load_config([("preset", "tiny"), ("tuning.max_context", 3), *counts], environment={})
         url, data = str(tmp_path / where), describe_data(store, config)
-        scores = {"validation_windows": 5, "validation_crps": 1.0}
+        scores = {"validation_crps": 1.0}
         save_model(url, trained_like(**changes), sampling=SAMPLING, data=data, scores=scores)
         return url
 
@@ -304,7 +305,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(model, store, job):
     status, said, _ = job("--model", model, "--store", store.url, "--dry-run")
     assert status == 0
     assert "patch: 24" in "\n".join(said)  # the card's; the preset has 48
-    assert "at most 64 windows of the test split of rain, 3 members each" in said[-2]
+    assert "at most 96 windows of the test split of rain, 3 members each" in said[-2]
     assert files(model) == before
 
 

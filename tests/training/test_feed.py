@@ -107,7 +107,7 @@ class Broken:
 
     def __init__(self, windows, fails_on=()):
         self.windows, self.fails_on, self.read = windows, list(fails_on), 0
-        self.view = windows.view
+        self.view, self.covariates = windows.view, windows.covariates
 
     def __len__(self):
         return len(self.windows)
@@ -213,6 +213,11 @@ def test_windows_of_a_large_split_come_from_a_pool_whatever_the_memory(tmp_path)
         assert torch.equal(one[0].batch.fine, other[0].batch.fine)
     assert "data.cache_gib" in notes(lazy.windows, lazy.settings)[0]
     assert notes(pooled.windows, pooled.settings) == []
+    wind = Covariates(dynamics=tuple(Covariate(name=name, mean=0, spread=1) for name in "uvw"))
+    gib = 1.5 * VIEW.values.nbytes / 2**30  # room for the field, not for three covariates beside it
+    assert make_feed(windows=windows, shuffle_gib=gib, pool_gib=5e-6).order.groups is None
+    moist = replace(windows, covariates=wind)
+    assert make_feed(windows=moist, shuffle_gib=gib, pool_gib=5e-6).order.groups is not None
 
 
 @pytest.mark.parametrize(("batch", "world", "accumulate"), [(3, 4, 1), (7, 4, 2), (1, 1, 2)])

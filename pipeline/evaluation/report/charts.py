@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pipeline.evaluation import figures
-from pipeline.evaluation.candidates import Candidate
+from pipeline.evaluation.candidates import PUBLISHED, Candidate
 from pipeline.evaluation.chunks import ENSEMBLE, MEAN
 from pipeline.evaluation.figures import Skill, field_style, to_png
 from pipeline.evaluation.grid import pixel_size
@@ -24,7 +24,6 @@ from pipeline.factors import FactorPair
 from pipeline.store.manifest import StoreInfo
 
 _CURVES = ("nearest", "bicubic", "quantile_mapping")  # references that curves are drawn of
-_PUBLISHED = "published"  # a model with the paper's settings, as a reference for another
 _LEVELS = (*np.arange(0.05, 0.95, 0.05).round(2), 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999)
 
 
@@ -72,11 +71,13 @@ class Charts:
 
     @cached_property
     def best(self) -> dict[FactorPair, Candidate]:
-        """The model of each pair that is drawn: the one with the lowest CRPS."""
+        """The model of each pair that is drawn: the one that was best in validation, not by these scores.
+
+        One with the paper's settings is a reference, and drawn only if it is the pair's only model.
+        """
         return {
             one.rivals.pair: min(
-                one.rivals.models,
-                key=lambda model: self.table.value(model.pair, model.label, ENSEMBLE, "fair_crps"),
+                one.rivals.models, key=lambda model: (model.published, model.validation_crps)
             )
             for one in self.scores
         }
@@ -91,7 +92,7 @@ class Charts:
             "Right of 0 the ensemble is better than the reference. An interval that leaves out 0 decides it: "
             "it says where the skill would lie with other weather of the same kind.",
         )
-        errors = {"bicubic": "bicubic's error", _PUBLISHED: "the error with the paper's settings"}
+        errors = {"bicubic": "bicubic's error", PUBLISHED: "the error with the paper's settings"}
         for name, error in errors.items():
             over = {pair: row[name].value for pair, row in skill.items() if name in row}
             if len(over) > 1:
@@ -99,7 +100,8 @@ class Charts:
                     "skill-map" if name == "bicubic" else f"skill-map-{name}",
                     figures.skill_map(over, name),
                     f"CRPS skill over {field_style(name).title.lower()} by space factor and time factor",
-                    f"The share of {error} that the ensemble saves, in per cent, for every factor pair.",
+                    f"The share of {error} that the ensemble saves, in per cent, for every factor pair; "
+                    "negative: it errs more.",
                 )
         parameters = {pair: one.saved.model.spec.parameters for pair, one in self.best.items()}
         yield self._picture(
@@ -121,7 +123,7 @@ class Charts:
             for model in one.rivals.models:
                 if model.published and model.label != label:
                     (row,) = self.table.all(pair, label, ENSEMBLE, SKILL, model.label)
-                    found[pair][_PUBLISHED] = Skill(row.value, row.low, row.high)
+                    found[pair][PUBLISHED] = Skill(row.value, row.low, row.high)
         return found
 
     def calibration(self) -> Iterator[Picture]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from pipeline import __version__
-from pipeline.evaluation.chunks import ENSEMBLE
-from pipeline.evaluation.figures import field_style
+from pipeline.evaluation.candidates import PUBLISHED
+from pipeline.evaluation.chunks import ENSEMBLE, MEAN
+from pipeline.evaluation.figures.style import field_style, in_order
 from pipeline.evaluation.held_out import HeldOutSplit
 from pipeline.evaluation.metrics import metrics_for
 from pipeline.evaluation.pieces import PairScores, deciding_code
@@ -215,17 +216,17 @@ class Page:
         return words + html.table(["field", *(head for head, *_ in columns)], rows)
 
     def _skill(self) -> str:
-        ours = [row.reference for row in self.table.rows if row.metric == SKILL and row.field == ENSEMBLE]
-        references = list(dict.fromkeys(ours))
-        rows: list[list[Cell | str]] = []
+        """Give the skill of every model over every reference, a column for each, whatever the pair."""
+        found: list[tuple[Cell, dict[str, Row]]] = []
         for one, label in self._models():
-            found = (
-                self.table.one(one.rivals.pair, label, ENSEMBLE, SKILL, reference) for reference in references
-            )
-            rows.append([
-                Cell(str(one.rivals.pair), label),
-                *(cell(row, "{:.1%}".format, starred=True) for row in found),
-            ])  # fmt: skip
+            known_as = _references(one, label)
+            skill = {column: self._over(one, label, name) for column, name in known_as.items()}
+            found.append((Cell(str(one.rivals.pair), label), skill))
+        references = in_order(column for _, skill in found for column in skill)
+        rows: list[list[Cell | str]] = [
+            [first, *(cell(skill.get(column), "{:.1%}".format, starred=True) for column in references)]
+            for first, skill in found
+        ]
         words = html.paragraph(
             "1 - CRPS / CRPS of the reference, from the same draws of blocks for both: 100 % is perfect, 0 "
             "no better. *: the interval leaves out 0."
@@ -289,6 +290,17 @@ def _fields(one: PairScores) -> list[tuple[str, str]]:
     """Give label and name of every field of a pair, the models' first."""
     models = [(label, name) for label, fields in one.models.items() for name in fields]
     return models + [("", name) for name in one.baselines]
+
+
+def _references(one: PairScores, label: str) -> dict[str, str]:
+    """Give what a model is compared with: the name of the column, and that in the table of scores."""
+    names = {name: name for name in (*one.baselines, MEAN)}
+    others = [model for model in one.rivals.models if model.label != label]
+    prior = next((model for model in others if model.published), None)
+    if prior is not None:
+        names[PUBLISHED] = prior.label
+    rest = [model.label for model in others if model is not prior]
+    return names | {f"another model{f' ({k + 1})' if k else ''}": name for k, name in enumerate(rest)}
 
 
 def _count(number_of: int) -> Cell:

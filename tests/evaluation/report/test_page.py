@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.evaluation import candidates
+from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.report.charts import Charts, Picture
 from pipeline.evaluation.report.html import Cell, table
 from pipeline.evaluation.report.page import Page
@@ -92,16 +92,27 @@ def test_a_pair_that_refines_time_is_drawn_in_time(page, store):
     assert drawn["temporal-spectra"].content.startswith(b"\x89PNG")
 
 
-def test_what_retuning_saves_of_the_error_with_the_paper_s_settings(page, store, monkeypatch):
+@pytest.mark.parametrize("label", ["one", "other"])
+def test_what_retuning_saves_of_the_error_with_the_paper_s_settings(page, store, monkeypatch, label):
+    """Also where it saves nothing: one of the two is better, and each has its turn as the prior."""
     made, rows = page()
     (found,) = made.scores
-    before = Charts(made.scores, rows, store.info)
-    assert "published" not in before.skill[found.rivals.pair]
-    best = before.best[found.rivals.pair].label
-    (rival,) = (model for model in found.rivals.models if model.label != best)
-    monkeypatch.setattr(candidates, "paper_prior", lambda _: rival.saved.model.spec.parameters)
-    saved = Charts(made.scores, rows, store.info).skill[found.rivals.pair]["published"]
-    assert saved.value == rows.one("4x2", best, "ensemble", SKILL, rival.label).value > 0
+    pair, (tuned,) = found.rivals.pair, {"one", "other"} - {label}
+    assert "published" not in Charts(made.scores, rows, store.info).skill[pair]
+    (rival,) = (model for model in found.rivals.models if model.label == label)
+    monkeypatch.setattr(Candidate, "published", property(lambda self: self.label == rival.label))
+    charts = Charts(made.scores, rows, store.info)
+    assert charts.best[pair].label == tuned
+    crps = {name: rows.value("4x2", name, "ensemble", "fair_crps") for name in ("one", "other")}
+    saved = charts.skill[pair]["published"].value
+    assert saved == 1 - crps[tuned] / crps[label]
+    assert (saved > 0) == (crps[tuned] < crps[label])
+    assert "over the paper's settings" in Read(made.html()).text
+
+
+def test_the_model_that_is_drawn_is_the_one_that_validation_chose(page, store):
+    made, rows = page()
+    assert Charts(made.scores, rows, store.info).best[made.scores[0].rivals.pair].validation_crps == 0.1
 
 
 def test_the_page_needs_no_network_and_every_picture_says_what_it_shows(page):
