@@ -60,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, metavar="URL", help="folder of a finished model, or models:/NAME@ALIAS")
     add("--input", required=True, nargs="+", metavar="URL", help="coarse field store, or files or patterns")
     add("--output", required=True, metavar="URL", help="Zarr to write; a local .nc for small outputs")
-    add("--time", metavar="A/B", help="period to refine, as in 2020-06-01/2020-06-30")
+    add(
+        "--time",
+        metavar="A/B",
+        help="period to refine: A/B, as in 2020-06-01T06:00/2020-06-03, of dates also A:B; or one date or "
+        "moment",
+    )
     add("--bbox", metavar="X0,Y0,X1,Y1", help="part of the grid to refine, in its own coordinates")
     add("--coarsen", action="store_true", help="the input is fine: coarsen it by the model's factors first")
     add("--source", metavar="NAME", help="rules for the input's files, as in jobs/ingest.py")
@@ -83,7 +88,7 @@ def main(argv: list[str]) -> None:
 
     from pipeline.downscaling.destination import Destination, write_to
     from pipeline.downscaling.options import input_from, refuse_settings
-    from pipeline.downscaling.run import prepare, sampling_of
+    from pipeline.downscaling.run import defaults_of, prepare
     from pipeline.evaluation.pieces import pick_device
 
     refuse_settings(arguments.set)
@@ -92,7 +97,7 @@ def main(argv: list[str]) -> None:
     model = arguments.model
     if model.startswith("models:/"):
         model = registered_folder(model, arguments)
-    config = config_from(arguments, {"sampling": sampling_of(model)})
+    config = config_from(arguments, defaults_of(model))
     destination = Destination.of(arguments.output)
     destination.check()
     wanted = input_from(arguments, destination)

@@ -115,12 +115,10 @@ def registered_folder(name: str, arguments: argparse.Namespace) -> str:
     UserError
         If MLflow has no such model.
     """
-    from pipeline.registered_model import fetch_registered
-    from pipeline.tracking import tracking_uri
+    from pipeline.registered_model import fetch_configured
 
     config = config_from(arguments)
-    output = resolve_output(config.output)
-    return fetch_registered(name, tracking_uri(config.tracking, output), output)
+    return fetch_configured(name, config, resolve_output(config.output))
 
 
 def run_job(main: Callable[[list[str]], None]) -> NoReturn:

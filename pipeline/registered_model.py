@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from pipeline.environment import without_secrets
 from pipeline.errors import UserError, one_line
+from pipeline.mlflow_view.address import tracking_uri
 from pipeline.model_file import CARD, WEIGHTS
-from pipeline.storage.files import join, write_bytes, write_text
+from pipeline.storage.files import join, resolve, write_bytes, write_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from pipeline.config import Config
 
 SCHEME = "models:/"
 ORIGIN = "registered.json"
@@ -73,6 +76,29 @@ def fetch_registered(name: str, uri: str, output: str) -> str:
         origin = {"name": version.name, "version": str(version.version), "run_id": version.run_id}
         write_text(join(url, ORIGIN), json.dumps(origin))
     return url
+
+
+def fetch_configured(name: str, config: Config, output: str) -> str:
+    """Copy a registered model's files out of the MLflow that a configuration names.
+
+    Parameters
+    ----------
+    name, output : str
+        See `fetch_registered`.
+    config : Config
+        `tracking.uri`; without it and without MLFLOW_TRACKING_URI, the database in its `output`.
+
+    Returns
+    -------
+    str
+        The folder.
+
+    Raises
+    ------
+    UserError
+        If MLflow has no such model, or it is none of ours.
+    """
+    return fetch_registered(name, tracking_uri(config.tracking, resolve(config.output)), output)
 
 
 def _version(client: MlflowClient, named: str) -> ModelVersion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,9 @@ def choose_box(archive: Archive, bbox: tuple[float, float, float, float] | None)
 
 
 def choose_frames(archive: Archive, selection: Selection) -> np.ndarray:
-    """Give the indices (n,) of the coarse frames within a period, both its ends included, but gaps.
+    """Give the indices (n,) of the coarse frames that end within a period, both its ends included, but gaps.
+
+    A period inside one coarse frame, a moment say, stands for that frame.
 
     Raises
     ------
@@ -212,6 +214,10 @@ def choose_frames(archive: Archive, selection: Selection) -> np.ndarray:
         wanted &= times >= selection.start
     if selection.stop is not None:
         wanted &= times <= selection.stop
+    if selection.start is not None and selection.stop is not None:
+        span = np.timedelta64(round(archive.cadence_seconds * archive.pair.time), "s")
+        inside = (times - span < selection.start) & (times > selection.stop)
+        wanted |= inside & archive.present
     if not wanted.any():
         period = f"{selection.start or ''}/{selection.stop or ''}"
         raise UserError(
@@ -219,6 +225,33 @@ def choose_frames(archive: Archive, selection: Selection) -> np.ndarray:
             f"{times[-1]}, {_span(archive.cadence_seconds * archive.pair.time)} apart"
         )
     return np.flatnonzero(wanted)
+
+
+def check_thresholds(amounts: Sequence[float], units: str) -> None:
+    """Check that a field can lie on either side of amounts whose exceedance is asked for.
+
+    Parameters
+    ----------
+    amounts : sequence of float
+    units : str
+        The model's.
+
+    Raises
+    ------
+    UserError
+        If one is no finite number, or negative where the field is of precipitation.
+    """
+    try:
+        to_mm_per_hour(units, 3600, "model")
+        least = 0.0
+    except UserError:
+        least = -np.inf  # a temperature, say
+    for amount in amounts:
+        if not np.isfinite(amount) or amount < least:
+            raise UserError(
+                f"downscaling.exceed = {amount:g}: no field in {units} lies on both sides of it; give finite "
+                f"amounts{' from 0 on' if least == 0 else ''} with --exceed, or leave it out"
+            )
 
 
 def _length(unit: str) -> tuple[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 
 from pipeline import environment
@@ -12,6 +13,13 @@ from pipeline.downscaling.record import refuse_foreign, state
 from pipeline.downscaling.run import ALREADY, Prepared, downscale_to
 from pipeline.errors import UserError
 from pipeline.storage import files
+
+_OTHERS = (
+    *("nc3", "nc4", "cdf", "netcdf", "netcdf3", "netcdf4", "h5", "he5", "hdf", "hdf4", "hdf5"),
+    *("grib", "grib1", "grib2", "grb", "grb1", "grb2", "tif", "tiff", "gtiff", "geotiff", "cog", "vrt"),
+    *("csv", "txt", "json", "yaml", "parquet", "npy", "npz", "pt", "mat", "bin", "png", "jpg", "zip", "gz"),
+)
+"""Endings of formats that are not written here."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,17 @@ class Destination:
         Raises
         ------
         UserError
-            If it is empty, or nothing can be written there.
+            If it is empty, names another format, or nothing can be written there.
         """
         given = given.strip().rstrip("/")
         if not given:
             raise UserError("--output '': it is empty; name a Zarr store, or a .nc file for small outputs")
+        ending = files.last_name(given).rpartition(".")[2].lower()
+        if "." in files.last_name(given) and ending in _OTHERS:
+            raise UserError(
+                f"output {given}: .{ending} is no format that is written here; name a Zarr store, as in "
+                "x.zarr, or x.nc for NetCDF"
+            )
         found = cls(files.resolve(given))
         environment.resolve_output(f"{given}.zarr" if found.is_file else given)
         return found
@@ -44,7 +58,7 @@ class Destination:
     @property
     def is_file(self) -> bool:
         """Whether it is to be one NetCDF file."""
-        return self.url.endswith(".nc")
+        return self.url.lower().endswith(".nc")
 
     @property
     def store(self) -> str:
@@ -62,14 +76,18 @@ class Destination:
         return state(self.store) in ("incomplete", "complete")
 
     def check(self) -> None:
-        """Refuse what is not ours to replace.
+        """Refuse what is not ours to replace, or cannot be written to; nothing is written.
+
+        Of an object store only this is known without writing to it: that the bucket is there and answers.
 
         Raises
         ------
         UserError
-            If something else is there, or a file is to be written to an object store.
+            If something else is there, or nothing can be, or a file is to be written to an object store.
         """
         refuse_foreign(self.store)
+        if not files.is_remote(self.store):
+            _refuse_unwritable(files.local_path(self.store))
         if self.is_file:
             refuse_netcdf(0, self.url)
             if os.path.exists(self.url) and fingerprint_of(self.url) is None:
@@ -94,6 +112,21 @@ class Destination:
                 "--output, or add --overwrite to replace it"
             )
         return True
+
+
+def _refuse_unwritable(path: str) -> None:
+    """Refuse a path below whose nearest folder no file can be made: permissions do not tell of /proc."""
+    above = path
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    try:
+        with tempfile.TemporaryFile(dir=above):  # has no name, so that nobody sees it
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(
+            f"output {path}: nothing can be written to {above} ({reason}); give another --output"
+        ) from error
 
 
 def write_to(

@@ -1,11 +1,14 @@
 """Mass conservation over a whole domain: what `conserve` does for one window, for fields of any size.
 
-With the scope `cell` nothing changes: every coarse cell keeps its amount. With the scope `tile` the one
-factor of a window becomes a smooth field of factors: with tile weights b_w that add up to 1,
+With the scopes `cell` (every coarse cell keeps its amount) and `none` nothing changes. With the scope `tile`
+the one factor of a window becomes a smooth field of factors: with tile weights b_w that add up to 1,
 
     y = f(x) * sum_w b_w A_w / S_w,    A_w = sum b_w LR,    S_w = sum b_w f(x),
 
-so that every tile keeps its weighted amount and the sum over the domain is that of LR exactly, without seams.
+without seams. Every tile puts its weighted amount into the sum, sum b_w f(x) A_w / S_w = A_w, and all A_w add
+up to the amount of LR: that of the domain is exact. Those of single tiles are not: where tiles overlap the
+factors of the neighbours count too, so that sum b_w y differs from A_w (unless there is one tile, or all have
+the same factor).
 """
 
 from __future__ import annotations

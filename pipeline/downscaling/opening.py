@@ -34,7 +34,8 @@ class InputRequest:
     ----------
     request : Request
         A field store, or files and how to read them, and the part that is wanted: coarse frames that end
-        within its period, both ends included, and cells with their centres within its box.
+        within its period, both ends included, or the one that it lies inside; and cells with their centres
+        within its box.
     ingested_url : str
         Where files are ingested to; kept, so that the same command goes on from it.
     statics_url : str or None
@@ -130,14 +131,19 @@ def _with_dynamics(rules: SourceRules | None, spec: ModelSpec) -> SourceRules | 
 
 
 def _with_context(wanted: InputRequest, spec: ModelSpec, data: Mapping[str, Any]) -> Selection | None:
-    """Select the L - 1 frames before the period too; of a fine field all, as cells count from its corner."""
+    """Select the L - 1 frames before the period too, and the one that it may lie inside.
+
+    Of a fine field all is selected, as cells count from its corner.
+    """
     selection = wanted.request.selection
     if wanted.coarsen or selection is None:
         return None
-    start, fine = selection.start, data.get("cadence_seconds")
+    start, stop, fine = selection.start, selection.stop, data.get("cadence_seconds")
     if start is not None and fine is not None:
-        past = (spec.parameters.context - 1) * spec.pair.time * float(fine)
-        return replace(selection, start=start - np.timedelta64(round(past), "s"))
+        span = np.timedelta64(round(spec.pair.time * float(fine)), "s")
+        if stop is not None:  # where the last frame ends that can hold all of the period
+            stop = max(stop, start + span - np.timedelta64(1, "s"))
+        return replace(selection, start=start - (spec.parameters.context - 1) * span, stop=stop)
     return replace(selection, start=None)
 
 

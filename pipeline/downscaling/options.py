@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,6 +16,11 @@ from pipeline.ingest.inputs import Request
 from pipeline.ingest.options import box, moment
 from pipeline.sources.readers import Selection
 from pipeline.sources.rules import load_rules
+
+HEEDED = ("seed", "sampling", "downscaling", "tracking", "output", "ray")
+"""Parts of the configuration that a downscaling looks at; of `sampling` all but `members`."""
+_DATES = re.compile(r"[\d-]*:[\d-]*")  # a colon that stands in no time of day
+_FORMS = "write A/B, as in 2020-06-01T06:00/2020-06-03, of dates also A:B; or one date or moment"
 
 
 def input_from(arguments: argparse.Namespace, destination: Destination) -> InputRequest:
@@ -48,7 +55,7 @@ def input_from(arguments: argparse.Namespace, destination: Destination) -> Input
 
 
 def refuse_settings(assignments: Iterable[str]) -> None:
-    """Refuse a setting that would be taken for the size of the ensemble, which is another one.
+    """Refuse a setting that would pass unheeded, or be taken for the size of the ensemble.
 
     Parameters
     ----------
@@ -65,10 +72,16 @@ def refuse_settings(assignments: Iterable[str]) -> None:
         of_tree = key == "sampling" and isinstance(value, dict) and "members" in value
         if key == "sampling.members" or of_tree:
             raise UserError(f"--set {text}: is how many members score a trial; give --members N")
+        if key.partition(".")[0] not in HEEDED:
+            raise UserError(
+                f"--set {text}: a downscaling does not heed {key}, only {', '.join(HEEDED)}; leave it out"
+            )
 
 
 def period(text: str | None) -> Selection:
-    """Read `A/B`, of dates also `A:B`; either end may be left out.
+    """Read `A/B`, of dates also `A:B`, either end of which may be left out; or one date or moment.
+
+    One date is that whole day, one moment the coarse frame that it lies in.
 
     Raises
     ------
@@ -77,11 +90,18 @@ def period(text: str | None) -> Selection:
     """
     if text is None:
         return Selection()
-    first, found, last = text.partition("/" if "/" in text or text.count(":") != 1 else ":")
+    first, found, last = text.partition(":" if _DATES.fullmatch(text) else "/")
     if not found:
         last = first
-    start = moment("--time", first or None, last=False)
-    stop = moment("--time", last or None, last=True)
+    if not first and not last:
+        raise UserError(f"--time {text!r}: names no time; {_FORMS}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, that it turns 03:00+02:00 into 01:00 as it should
+            start = moment("--time", first or None, last=False)
+            stop = moment("--time", last or None, last=True)
+    except UserError as error:
+        raise UserError(f"--time {text}: not a period; {_FORMS}") from error
     if start is not None and stop is not None and stop < start:
         raise UserError(f"--time {text}: ends before it begins")
     return Selection(start, stop)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -224,16 +223,7 @@ class Record:
                 return
             self._timer.cancel()
             self._still_alone()
-            if not files.is_remote(self._url):
-                _sweep(files.local_path(self._url))
+            files.remove_unfinished(self._url)
             replace(self._account, done="").write(self._url, MANIFEST)
             files.remove(files.join(self._url, RECORD))
             self.complete = True
-
-
-def _sweep(folder: str) -> None:
-    """Remove the unfinished files of killed writers (Zarr's and ours), which were never renamed."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith((".partial", ".tmp")):
-                os.remove(os.path.join(place, name))

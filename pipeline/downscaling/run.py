@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import __version__, environment
 from pipeline.config import Config
-from pipeline.downscaling import pool
+from pipeline.downscaling import checks, pool
 from pipeline.downscaling.coarse_input import CoarseInput, open_input
 from pipeline.downscaling.lattice import Lattice
 from pipeline.downscaling.opening import InputRequest
@@ -23,6 +23,7 @@ from pipeline.downscaling.task import Downscaler, Task, tasks_left
 from pipeline.errors import UserError
 from pipeline.ingest.transfer import Progress
 from pipeline.model_file import load_card, load_model
+from pipeline.models.family import ModelSpec
 from pipeline.progress import progress
 from pipeline.storage import files
 
@@ -93,8 +94,18 @@ class Prepared:
 
 def sampling_of(model_url: str) -> dict[str, Any]:
     """Give how a model was scored: sampler and evaluations; the size of an ensemble is another matter."""
-    known: Mapping[str, Any] = load_card(model_url)["sampling"]
+    known: Mapping[str, Any] = load_card(model_url).get("sampling") or {}
     return {name: value for name, value in known.items() if name != "members"}
+
+
+def defaults_of(model_url: str) -> dict[str, Any]:
+    """Give the settings that come with a model, as a tree for `load_config`: how it was scored, and its T.
+
+    What the card of an older version does not say is left out, and is then as in any configuration.
+    """
+    settings: Mapping[str, Any] = load_card(model_url).get("settings") or {}
+    schedule = {name: settings[name] for name in ("noise_steps",) if name in settings}
+    return {"sampling": sampling_of(model_url), "model": schedule}
 
 
 def prepare(
@@ -130,16 +141,32 @@ def prepare(
     if not elsewhere:
         _check_scratch(config.downscaling.scratch)
     card, spec = load_card(model_url), load_model(model_url).spec
-    source = open_input(wanted, spec, card, *([told] if told else []))
     settings, pair = config.downscaling, spec.pair
-    side = settings.tile or int(card["data"]["settings"]["patch"])
+    side = settings.tile or _training_side(card, model_url)
+    units = (card.get("data") or {}).get("units")
+    if units is not None:  # before files are ingested
+        checks.check_thresholds(settings.exceed, str(units))
+    source = open_input(wanted, spec, card, *([told] if told else []))
+    checks.check_thresholds(settings.exceed, source.units)
     height, width = (cells * pair.space for cells in source.grid)
     corner = source.position(0, 0, 0)[1:]
     lattice = Lattice.over(height, width, side, settings.overlap, pair, corner)
     downscaler = Downscaler(
         model_url, card["sha256"], source, lattice, config.sampling, settings, config.seed, device
     )
-    return Prepared(config, downscaler, _output_plan(config, downscaler, card), wanted)
+    return Prepared(config, downscaler, _output_plan(config, downscaler, card, spec), wanted)
+
+
+def _training_side(card: Mapping[str, Any], model_url: str) -> int:
+    """Give the side of the windows that a model has learned from."""
+    data = card.get("data") or {}
+    side = data.get("patch") or (data.get("settings") or {}).get("patch")
+    if side is None:  # any other side gives other fields: not for us to choose
+        raise UserError(
+            f"model {model_url}: its card does not tell the side of its training windows; give that of the "
+            "tiles, in fine pixels, with --tile N"
+        )
+    return int(side)
 
 
 def _check_scratch(folder: str | None) -> None:
@@ -149,11 +176,13 @@ def _check_scratch(folder: str | None) -> None:
         )
 
 
-def _output_plan(config: Config, downscaler: Downscaler, card: Mapping[str, Any]) -> OutputPlan:
+def _output_plan(
+    config: Config, downscaler: Downscaler, card: Mapping[str, Any], spec: ModelSpec
+) -> OutputPlan:
     source, settings, lattice = downscaler.source, config.downscaling, downscaler.lattice
     facts = {
         "model": card["sha256"],
-        "family": card["family"],
+        "family": spec.settings.family,
         "parameters": card["parameters"],
         "sampler": config.sampling.sampler,
         "network_evaluations": config.sampling.steps,
@@ -167,7 +196,7 @@ def _output_plan(config: Config, downscaler: Downscaler, card: Mapping[str, Any]
     notes = {
         "model_url": environment.without_secrets(downscaler.model_url),
         "input_url": environment.without_secrets(source.store.url),
-        "trained_on": card["data"].get("name", ""),
+        "trained_on": (card.get("data") or {}).get("name", ""),
         "finescale": __version__,
     }
     info = source.store.info

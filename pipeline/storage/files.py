@@ -171,6 +171,20 @@ def remove_folder(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
+def remove_unfinished(url: str) -> None:
+    """Delete what killed writers (Zarr's and ours) had begun in a local folder, and never renamed.
+
+    On an object store there is nothing of the kind: what is not put whole is not there. Nobody else may be
+    writing to the folder.
+    """
+    if is_remote(url):
+        return
+    for place, _, names in os.walk(local_path(url)):
+        for name in names:
+            if name.endswith((".partial", ".tmp")):
+                os.remove(os.path.join(place, name))
+
+
 def opened(url: str) -> Any:
     """Open a file for reading bytes, to be used in a `with` statement."""
     fs, path = _open(url)

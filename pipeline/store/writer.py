@@ -8,7 +8,6 @@ says.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -217,7 +216,7 @@ def writing(url: str) -> Iterator[Lease]:
     message = f"store {url}: another ingest is writing to it; wait for its end"
     with leased(files.join(url, manifest.LOCK), message) as lease:
         if not files.is_remote(url) and files.exists(files.join(url, MARKER)):
-            _sweep(files.local_path(url))
+            files.remove_unfinished(url)
         files.write_text(files.join(url, MARKER), "{}\n")
         try:
             yield lease
@@ -236,14 +235,6 @@ def _leave(url: str) -> None:
         files.remove(files.join(url, MARKER))
     elif manifest.state(url) == "incomplete":
         clear(url, keep=(manifest.LOCK,) if files.is_remote(url) else ())  # a lease is given back by itself
-
-
-def _sweep(folder: str) -> None:
-    """Remove the unfinished files of a killed writer (Zarr's and ours), which were never renamed."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name.endswith((".partial", ".tmp")):
-                os.remove(os.path.join(place, name))
 
 
 def clear(url: str, *, keep: Sequence[str] = ()) -> None:

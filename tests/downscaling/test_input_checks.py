@@ -7,8 +7,11 @@ import pytest
 
 from pipeline import FactorPair, UserError
 from pipeline.data.covariates import Covariate
+from pipeline.downscaling.checks import check_thresholds
 from pipeline.downscaling.coarse_input import open_input
+from pipeline.downscaling.destination import Destination
 from pipeline.downscaling.opening import InputRequest
+from pipeline.downscaling.options import period, refuse_settings
 from pipeline.ingest.inputs import Request
 from pipeline.sources.readers import Selection
 from pipeline.store.field_store import write_store
@@ -58,6 +61,15 @@ def test_what_fits(opened):
     assert found.origin[1:] == (-2, -2)
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "frames"),
+    [(1201, 1201, [2]), (1200, 1200, [1]), (1201, 1799, [2]), (1201, 1800, [2]), (1, 1201, [0, 1])],
+)
+def test_a_period_inside_a_coarse_frame_stands_for_it(opened, first, last, frames):
+    found = opened(selection=Selection(START + first, START + last))
+    assert found.frames.tolist() == frames
+
+
 COVARIATE = (Covariate(name="orography", mean=0.0, spread=1.0),)
 
 
@@ -85,6 +97,7 @@ COVARIATE = (Covariate(name="orography", mean=0.0, spread=1.0),)
         ({"selection": Selection(bbox=(1, 1, 3, 3))}, ["--bbox 1,1,3,3", "x runs from 0 to 24"]),
         ({"selection": Selection(bbox=(0, 99, 9, 100))}, ["--bbox 0,99,9,100", "y from 0 to 20"]),
         ({"selection": Selection(START, START)}, ["--time 2020-01-01T00:00:00/2020", "no coarse frame"]),
+        ({"selection": Selection(START + 4801, START + 4900)}, ["no coarse frame"]),
         ({"selection": Selection(START + 9999)}, ["to 2020-01-01T01:20:00, 10 min apart"]),
         ({"coarsen": True, "cadence": 300, "side": 1.0, "pair": (4, 9), "shape": (8, 12, 12)},
          ["8 frames make no coarse one"]),
@@ -143,3 +156,81 @@ def test_a_part_with_nothing_in_it_is_refused(opened, one_line):
     with pytest.raises(UserError) as raised:
         opened(values=values, selection=selection)
     one_line(raised, "missing everywhere", "--bbox")
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "stop"),
+    [
+        ("2010-08-26T03:00", "2010-08-26T03:00:00", "2010-08-26T03:00:59"),
+        ("2010-08-26", "2010-08-26T00:00:00", "2010-08-26T23:59:59"),
+        ("2010-08", "2010-08-01T00:00:00", "2010-08-31T23:59:59"),
+        ("2010-08-26:2010-08-27", "2010-08-26T00:00:00", "2010-08-27T23:59:59"),
+        ("2010-08-26/2010-08-27", "2010-08-26T00:00:00", "2010-08-27T23:59:59"),
+        ("2010-08-26T03:00/2010-08-26T06:30:15", "2010-08-26T03:00:00", "2010-08-26T06:30:15"),
+        ("2010-08-26T03:00/", "2010-08-26T03:00:00", None),
+        ("2010-08-26T03:00+02:00", "2010-08-26T01:00:00", "2010-08-26T01:00:59"),
+        (":2010-08-26", None, "2010-08-26T23:59:59"),
+        (None, None, None),
+    ],
+)
+def test_a_period_and_its_two_ends(text, start, stop):
+    found = period(text)
+    expected = [None if end is None else np.datetime64(end, "s") for end in (start, stop)]
+    assert [found.start, found.stop] == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["2010-08-26T03:00:2010-08-26T06:00", "yesterday", "03:00", "", "/", ":", "2010/08/26", "1:2:3"]
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_period_is_told_how_to_write_one_which_is_taken(text, one_line):
+    with pytest.raises(UserError) as raised:
+        period(text)
+    one_line(raised, f"--time {text}" if text.strip("/:") else "--time '", "A/B")
+    example = str(raised.value).partition("as in ")[2].partition(",")[0]
+    assert period(example).start == np.datetime64("2020-06-01T06:00", "s")
+
+
+@pytest.mark.parametrize("text", ["training.batch=3", "evaluation={}", "data.patch=8", "preset=tiny"])
+def test_a_setting_that_would_pass_unheeded_is_refused(text, one_line):
+    with pytest.raises(UserError) as raised:
+        refuse_settings([text])
+    one_line(raised, f"--set {text}", f"not heed {text.partition('=')[0]}", "downscaling")
+
+
+def test_settings_that_are_heeded():
+    heeded = (
+        "seed=1 sampling.steps=3 downscaling.tile=8 tracking.uri=u output=o ray.cpus=2 sampling={steps: 3}"
+    )
+    refuse_settings(heeded.replace("{steps: ", "{steps:").split())
+
+
+@pytest.mark.parametrize(("units", "amount"), [("mm/h", -5), ("kg m-2", -0.1), ("K", float("nan"))])
+def test_thresholds_that_no_field_can_cross(units, amount, one_line):
+    check_thresholds((0.0, 10.0), units)
+    check_thresholds((-5.0,), "K")
+    with pytest.raises(UserError) as raised:
+        check_thresholds((10.0, amount), units)
+    one_line(raised, f"exceed = {amount:g}", units)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_file"), [("x.nc", True), ("x.NC", True), ("x", False), ("a.nc.zarr", False)]
+)
+def test_names_of_outputs(tmp_path, name, is_file):
+    found = Destination.of(f"{tmp_path}/{name}")
+    assert found.is_file == is_file
+    assert found.store == (f"{tmp_path}/{name}.zarr" if is_file else f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("name", ["x.nc4", "x.netcdf", "x.TIF", "x.h5", "x.grib", "tar/x.zip/"])
+def test_names_of_formats_that_are_not_written(tmp_path, name, one_line):
+    with pytest.raises(UserError) as raised:
+        Destination.of(f"{tmp_path}/{name}")
+    one_line(raised, name.rstrip("/"), "x.zarr", "x.nc")
+
+
+def test_looking_for_a_place_to_write_leaves_no_trace(tmp_path):
+    before = tmp_path.stat().st_mtime_ns
+    Destination.of(f"{tmp_path}/new/fine.zarr").check()
+    assert (list(tmp_path.iterdir()), tmp_path.stat().st_mtime_ns) == ([], before)

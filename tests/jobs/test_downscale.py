@@ -1,5 +1,6 @@
 """The job as a user runs it, on the shared store, whose fine field it coarsens and refines again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -169,6 +170,9 @@ def test_a_coarse_store_and_files_of_it_give_the_same(downscale, store, pair, tm
         (["--output", "o", "--quantiles", "0.5,0.50"], None, "one comes twice"),
         (["--output", "o", "--exceed", "1,1.0"], None, "one comes twice"),
         (["--output", "o", "--set", "sampling.members=7"], None, "give --members N"),
+        (["--output", "o", "--exceed", "10,-5", "--dry-run"], None, "downscaling.exceed = -5"),
+        (["--output", "o", "--set", "training.batch=3"], None, "does not heed training.batch"),
+        (["--output", "o.nc4"], None, ".nc4 is no format"),
         (["--output", ""], None, "name a Zarr store"),
         (
             ["--output", "o", "--set", "downscaling.scratch=/nope"],
@@ -207,6 +211,53 @@ def test_dry_run_writes_nothing(downscale, tmp_path):
     assert status == 0
     assert any(line.startswith("tiles: 9 of 24 x 24 pixels, every 16") for line in said)
     assert not (tmp_path / "fine.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "last"),
+    [
+        ("2010-08-26T00:20", "2 times"),
+        ("2010-08-26T00:25", "2 times"),
+        ("2010-08-26", "64 times"),
+        ("2010-08-26:2010-08-27", "64 times"),
+        ("2010-08-26T00:10/2010-08-26T00:36", "6 times"),
+    ],
+)
+def test_forms_of_the_period(downscale, given, last):
+    status, said, error = downscale("--output", "fine.zarr", "--dry-run", "--time", given)
+    assert status == 0, error
+    assert any(f" at {last} on " in line for line in said), said
+    if last == "2 times":  # the coarse frame from 00:15 to 00:25
+        assert any("2010-08-26T00:25:00 to 2010-08-26T00:25:00" in line for line in said), said
+
+
+def test_a_card_that_says_less_takes_what_is_known_otherwise(downscale, finished_model):
+    path = Path(finished_model) / "model.json"
+    card = json.loads(path.read_text())
+    for change in ({"data": {}}, {"data": {"settings": None}, "sampling": None}, {"data": None}):
+        path.write_text(json.dumps(card | change))
+        status, _, error = downscale("--output", "fine.zarr", "--dry-run")
+        assert (status, len(error)) == (2, 1), error
+        assert "--tile N" in error[0]
+    less = {key: value for key, value in card.items() if key not in ("data", "sampling", "scores", "family")}
+    path.write_text(json.dumps(less))
+    status, said, error = downscale("--output", "fine.zarr", "--dry-run", "--tile", "24", "--exceed", "1")
+    assert status == 0, error
+    assert any(line.startswith("tiles: 9 of 24 x 24 pixels, every 16") for line in said)
+    status, _, error = downscale("--output", "fine.zarr", "--dry-run", "--tile", "24", "--exceed", "-1")
+    assert (status, len(error)) == (2, 1)  # the units are known once the input is open
+    assert "downscaling.exceed = -1" in error[0]
+
+
+def test_the_schedule_is_the_model_s_own(downscale, finished_model):
+    path = Path(finished_model) / "model.json"
+    card = json.loads(path.read_text())
+    card["settings"]["noise_steps"] = 50
+    path.write_text(json.dumps(card))
+    assert downscale("--output", "fine.zarr", "--dry-run", "--steps", "50")[0] == 0
+    status, _, error = downscale("--output", "fine.zarr", "--dry-run", "--steps", "51")
+    assert (status, len(error)) == (2, 1)
+    assert "model.noise_steps = 50" in error[0]
 
 
 @pytest.mark.cluster

@@ -79,6 +79,10 @@ def test_a_dry_run_on_files_writes_nothing(downscale, files_of, tmp_path):
     status, said, error = downscale("--output", "fine.zarr", "--dry-run", given=given)
     assert status == 0, error
     assert any(line.startswith("input: 2 coarse frames of 12 x 12 cells from lr.nc, ") for line in said)
+    moment = ("--time", "2010-08-26T00:20")  # inside the frame that ends at 00:25, which is read then
+    status, said, error = downscale("--output", "fine.zarr", "--dry-run", *moment, given=given)
+    assert status == 0, error
+    assert any(line.startswith("input: 1 coarse frames") and "to 2010-08-26T00:25" in line for line in said)
     assert tree(tmp_path) == before
 
 
@@ -137,7 +141,8 @@ def test_actors_without_a_gpu_get_the_cpu_whatever_this_machine_has(downscale, m
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="no folder where nothing can be made")
-def test_a_folder_where_nothing_can_be_made_is_one_line(downscale):
-    status, _, error = downscale("--output", "/proc/x.zarr")
-    assert (status, len(error)) == (2, 1), error
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_folder_where_nothing_can_be_made_is_one_line(downscale, more):
+    status, said, error = downscale("--output", "/proc/x.zarr", *more)
+    assert (status, len(error), said) == (2, 1, []), error
     assert "/proc" in error[0]

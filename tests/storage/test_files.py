@@ -44,6 +44,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
+def test_unfinished_files_are_removed_wherever_they_lie_and_nothing_else(tmp_path):
+    kept = ["zarr.json", "c/0/1", "c/partial", "notes.tmp.txt"]
+    for name in (*kept, ".0a1b.partial", "manifest.json.1f2e.tmp", "c/0/.7d.partial"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    files.remove_unfinished(str(tmp_path))
+    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == sorted(kept)
+    files.remove_unfinished(str(tmp_path / "nowhere"))
+    files.write_bytes("memory://unfinished/a.tmp", b"whole: somebody has put it there")
+    files.remove_unfinished("memory://unfinished")
+    assert files.list_folder("memory://unfinished") == ["a.tmp"]
+
+
 @pytest.mark.parametrize(
     "url",
     [
