@@ -86,10 +86,10 @@ def main(argv: list[str]) -> None:
     environment.prepare()
     workers = number_of_workers(arguments.workers)
 
+    from pipeline.devices import pick_device
     from pipeline.downscaling.destination import Destination, write_to
     from pipeline.downscaling.options import input_from, refuse_settings
     from pipeline.downscaling.run import defaults_of, prepare
-    from pipeline.evaluation.pieces import pick_device
 
     refuse_settings(arguments.set)
     if arguments.no_members:

@@ -87,8 +87,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output {arguments.output!r}: give a folder, or leave it out")
 
     from pipeline.data.dataset import open_dataset
+    from pipeline.devices import pick_device
     from pipeline.evaluation.candidates import open_candidates
-    from pipeline.evaluation.pieces import pick_device
     from pipeline.evaluation.run import describe, output_folder, prepare, what_is_there
 
     split = arguments.split

@@ -15,6 +15,7 @@ from pipeline.benchmarks.figures import seams_figure
 from pipeline.benchmarks.finished import check_alike, wettest
 from pipeline.config import Config
 from pipeline.data.dataset import open_dataset
+from pipeline.devices import device_of_trial
 from pipeline.downscaling.coarse_input import CoarseInput
 from pipeline.downscaling.domain_mass import conserve_domain
 from pipeline.downscaling.joint import JointSampler
@@ -30,7 +31,6 @@ from pipeline.factors import FactorPair
 from pipeline.models.family import SuperResolutionModel
 from pipeline.progress import progress
 from pipeline.storage.files import join, write_bytes
-from pipeline.tuning.scoring import device
 
 _SIDE = 512  # fine pixels of the square
 _TILES, _OVERLAP = (64, 128, 256), 0.5
@@ -148,7 +148,7 @@ def seams_benchmark(
     """
     output = join(resolve_output(config.output), "benchmark", "seams.png")
     torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
-    store, model = open_dataset(config.data, config.output), saved.model.to(device(config))
+    store, model = open_dataset(config.data, config.output), saved.model.to(device_of_trial(config))
     check_alike(saved, store)
     source = wettest(saved, store, side)
     pair, length = model.spec.pair, source.grid[0] * model.spec.pair.space
@@ -192,7 +192,9 @@ def _drawn(
     pair, (coarse, known) = spec.pair, frame.coarse()
     # As many pixels at once as with tiles of the default size.
     batch = config.downscaling.batch * config.data.patch**2 // lattice.side**2
-    sampler = JointSampler(model, lattice, config.sampling, config.seed, device(config), batch=max(1, batch))
+    sampler = JointSampler(
+        model, lattice, config.sampling, config.seed, device_of_trial(config), batch=max(1, batch)
+    )
     raw = sampler.draw(frame, [0], Scratch(config.downscaling.scratch))[0]
     conserved = conserve_domain(
         raw, coarse, known, lattice, pair, spec.parameters.conservation, scale=spec.scale, rows=raw.shape[1]

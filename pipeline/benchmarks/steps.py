@@ -20,6 +20,7 @@ from pipeline.config import Config, SamplingSettings
 from pipeline.data.batch import Batch
 from pipeline.data.dataset import open_dataset
 from pipeline.data.pair_data import PairData
+from pipeline.devices import device_of_trial
 from pipeline.environment import resolve_output
 from pipeline.errors import UserError
 from pipeline.evaluation.figures.style import to_png
@@ -28,7 +29,7 @@ from pipeline.factors import FactorPair
 from pipeline.progress import progress
 from pipeline.storage.files import exists, join, read_text, write_bytes, write_text
 from pipeline.store.field_store import FieldStore
-from pipeline.tuning.scoring import device, score
+from pipeline.tuning.scoring import score
 
 WAYS: tuple[tuple[str, int], ...] = (
     *(("dpm_solver_pp_2m", evaluations) for evaluations in (3, 5, 8, 12, 20)),
@@ -158,7 +159,7 @@ def steps_benchmark(
     torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
     store = open_dataset(config.data, config.output)
     notes = check_alike(saved, store) + check_store(saved, store.info, config, "test")
-    data, model = held_out_data(saved, store, config), saved.model.to(device(config))
+    data, model = held_out_data(saved, store, config), saved.model.to(device_of_trial(config))
     spec = model.spec
     windows = data.scored_windows("test", spec.parameters.context, config.scoring, config.seed)
     most = spec.settings.noise_steps

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config_layers import load_config
+from pipeline.devices import pick_device
 from pipeline.downscaling.destination import Destination, write_to
 from pipeline.downscaling.opening import InputRequest
 from pipeline.downscaling.options import period
 from pipeline.downscaling.run import defaults_of, prepare
 from pipeline.errors import UserError
-from pipeline.evaluation.pieces import pick_device
 from pipeline.ingest.inputs import Request
 from pipeline.ingest.options import box
 from pipeline.registered_model import SCHEME, fetch_configured

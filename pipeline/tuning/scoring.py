@@ -11,6 +11,7 @@ from pipeline.config import Config
 from pipeline.data.pair_data import PairData
 from pipeline.data.splits import SplitName
 from pipeline.data.windows import thin
+from pipeline.devices import device_of_trial
 from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.evaluation.showcase import wettest_panel
 from pipeline.factors import FactorPair
@@ -48,12 +49,6 @@ def checked(config: Config, store: FieldStore, pair: FactorPair) -> PairData:
     return data
 
 
-def device(config: Config) -> torch.device:
-    """Give the GPU that Ray has assigned to this process if trials ask for one, else the CPU."""
-    wanted = config.tuning.gpus_per_trial > 0 and torch.cuda.is_available()
-    return torch.device("cuda" if wanted else "cpu")
-
-
 def score(
     model: Any,
     data: PairData,
@@ -76,7 +71,7 @@ def score(
     ranks : Ranks, optional
         Score each its share; alone unless given.
     """
-    ranks = ranks or Ranks(device=device(config))
+    ranks = ranks or Ranks(device=device_of_trial(config))
     windows = data.scored_windows(split, model.spec.parameters.context, config.scoring, config.seed)
     if count is not None:
         windows = thin(windows, count, config.seed)
@@ -94,7 +89,7 @@ def score(
 def score_saved(config: Config, store: FieldStore, model_url: str, split: SplitName) -> Evaluation:
     """Load a saved model and score it."""
     torch.set_num_threads(max(1, int(config.tuning.cpus_per_trial)))
-    model = load_model(model_url).to(device(config))
+    model = load_model(model_url).to(device_of_trial(config))
     return score(model, prepared(config, store, model.spec.pair), config, split)
 
 

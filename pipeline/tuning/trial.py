@@ -12,6 +12,7 @@ import torch
 from pipeline.config import Config
 from pipeline.data.pair_data import PairData
 from pipeline.data.windows import Windows, thin
+from pipeline.devices import device_of_trial
 from pipeline.errors import UserError
 from pipeline.factors import FactorPair, ScaleParameters
 from pipeline.model_file import describe_data, save_model
@@ -25,7 +26,7 @@ from pipeline.training.loop import Hooks, StepReport
 from pipeline.training.memory import MemoryUse
 from pipeline.tuning.claims import Claims
 from pipeline.tuning.outcome import Outcome
-from pipeline.tuning.scoring import device, prepared, score
+from pipeline.tuning.scoring import prepared, score
 from pipeline.tuning.stage_cache import SharedStages
 from pipeline.tuning.trial_progress import PrunedError, TrialProgress
 
@@ -128,7 +129,7 @@ def run_trial(
     UserError
         If a final training diverges.
     """
-    ranks = ranks or Ranks(device=device(job.config))
+    ranks = ranks or Ranks(device=device_of_trial(job.config))
     torch.set_num_threads(max(1, int(job.cpus)))
     folder = job.folder(point.pair, point.label)
     unfinished = join(job.config.output, "unfinished", f"{job.sweep}-{point.pair}-{point.label}")

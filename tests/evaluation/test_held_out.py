@@ -13,7 +13,6 @@ from pipeline.evaluation.bootstrap import crps_interval
 from pipeline.evaluation.candidates import Candidate
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.held_out import SavedModel, check_store, held_out_data, seen_by
-from pipeline.evaluation.pieces import pick_device
 from pipeline.evaluation.run import prepare
 from pipeline.evaluation.seen import in_words, seen
 from pipeline.evaluation.showcase import wettest_panel
@@ -267,14 +266,3 @@ def test_the_panel_shows_the_wettest_window(saved, store, config):
     assert drawn == picture(replace(windows, places=windows.places[[wettest]]))
     others = [i for i in range(len(windows)) if i != wettest]
     assert drawn != picture(replace(windows, places=windows.places[others]))
-
-
-def test_devices(one_line):
-    assert pick_device("cpu") == CPU
-    if torch.cuda.is_available():
-        assert pick_device("auto").type == pick_device("cuda").type == "cuda"
-        return
-    assert pick_device("auto") == CPU
-    with pytest.raises(UserError) as raised:
-        pick_device("cuda")
-    one_line(raised, "--device cpu")
