@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -34,7 +35,8 @@ values are the same, and is refused otherwise; one that fills a gap is added, ho
 
 def main(argv: list[str]) -> None:
     """Check the files, write what is new, say what is in the store."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_with_box(argv))
+    _refuse_idle(arguments)
     from pipeline import environment
 
     environment.prepare()
@@ -42,10 +44,35 @@ def main(argv: list[str]) -> None:
         from pipeline.sources.rules import packaged
 
         print("\n".join(f"{name:<12} {text}" for name, text in packaged().items()))
-    elif arguments.check:
+    elif arguments.check is not None:
         _check(arguments)
     else:
         _ingest(arguments)
+
+
+def _with_box(argv: list[str]) -> list[str]:
+    """Join `--bbox` and its numbers: argparse takes what begins with a minus for a flag."""
+    at = argv.index("--bbox") if "--bbox" in argv else len(argv)
+    if re.match(r"-[\d.]", "".join(argv[at + 1 : at + 2])):
+        return [*argv[:at], f"--bbox={argv[at + 1]}", *argv[at + 2 :]]
+    return argv
+
+
+def _refuse_idle(arguments: argparse.Namespace) -> None:
+    """Refuse what a mode would pass over: of a mistyped command the rest is no wish."""
+    from pipeline.errors import UserError
+
+    given = [name for name, value in vars(arguments).items() if value not in (None, False, [])]
+    if "list_sources" in given:
+        idle, why = [name for name in given if name != "list_sources"], "not used with --list-sources"
+    elif "check" in given:
+        idle = [name for name in given if name not in ("check", "figure", "lenient")]
+        why = "not used with --check, which takes --figure and --lenient"
+    else:
+        idle, why = [name for name in given if name in ("figure", "lenient")], "is for --check"
+    if idle:
+        flag = arguments.files[0] if idle[0] == "files" else f"--{idle[0].replace('_', '-')}"
+        raise UserError(f"{flag}: {why}; leave it out")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,9 +123,10 @@ def _ingest(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     from pipeline.errors import UserError
     from pipeline.ingest.run import default_name
+    from pipeline.storage import files
     from pipeline.store.checks.report import check_store
 
-    figure = arguments.figure or f"{default_name(arguments.check)}-check.png"
+    figure = arguments.figure or f"{default_name(files.resolve(arguments.check))}-check.png"
     with ExitStack() as bars:
         report = check_store(
             arguments.check, figure=figure, lenient=arguments.lenient, progress=partial(_bar, bars)

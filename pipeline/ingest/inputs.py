@@ -168,8 +168,10 @@ def _within(sources: list[Source], request: Request) -> list[Source]:
     """
     kept = [source for source in sources if len(source.header.times)]
     if sources and not kept:
-        chosen = request.selection
-        period = f"from {chosen.start or 'the first'} to {chosen.stop or 'the last'}" if chosen else "at all"
+        chosen = request.selection or Selection()
+        if chosen.start is None and chosen.stop is None:
+            raise UserError(f"{sources[0].path}: no frame in it, nor in the other files; choose others")
+        period = f"from {chosen.start or 'the first'} to {chosen.stop or 'the last'}"
         flags = "--start or --stop" if request.ingest_flags else "--time"
         raise UserError(f"{sources[0].path}: no frame {period}, nor in the other files; change {flags}")
     return kept

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -44,12 +46,19 @@ def target_from(arguments: argparse.Namespace) -> Target:
     Raises
     ------
     UserError
-        For a static covariate whose filling is no number.
+        For a static covariate that is given twice or whose filling is no number, or a name that is none.
     """
+    if arguments.name is not None and not re.fullmatch(r"\w[\w .+-]*", arguments.name):
+        raise UserError(f"--name {arguments.name}: no name; letters, digits, blanks and . + - _ are good")
+    filled = [_filled(text) for text in arguments.static]
+    for name, count in Counter(name for name, _ in filled).items():
+        if count > 1:
+            raise UserError(f"--static {name}: given {count} times; give it once")
+    url = files.resolve(arguments.store)
     return Target(
-        files.resolve(arguments.store),
+        files.local_path(url) if url.startswith("file://") else url,
         name=arguments.name,
-        statics=dict(_filled(text) for text in arguments.static),
+        statics=dict(filled),
         overwrite=arguments.overwrite,
         keep_stored=arguments.keep_stored,
     )
@@ -79,6 +88,8 @@ def moment(flag: str, text: str | None, *, last: bool) -> np.datetime64 | None:
     if text is None:
         return None
     try:
+        if re.search(r"T.*[+-]", text):
+            raise UserError(f"{flag} {text}: times are in UTC; write it without the offset")
         read = np.datetime64(text.removesuffix("Z"))
         if np.isnat(read) or not re.match(r"\d{4}(-|$)", text):
             raise ValueError(text)
@@ -104,14 +115,19 @@ def box(text: str | None) -> tuple[float, float, float, float] | None:
         x0, y0, x1, y1 = (float(number) for number in text.split(","))
     except ValueError as error:
         raise UserError(f"--bbox {text}: four numbers x0,y0,x1,y1 are wanted, as in 0,45,15,55") from error
-    if x0 >= x1 or y0 >= y1:
+    if not (x0 < x1 and y0 < y1):  # nor where one is NaN
         raise UserError(f"--bbox {text}: x0 must be below x1, and y0 below y1")
     return x0, y0, x1, y1
 
 
 def _filled(text: str) -> tuple[str, float | None]:
     name, equals, fill = text.partition("=")
+    if not equals:
+        return name, None
     try:
-        return name, float(fill) if equals else None
-    except ValueError as error:
-        raise UserError(f"--static {text}: {fill!r} is no number to stand for missing values") from error
+        number = float(fill)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"--static {text}: {fill!r} is no number to stand for missing values, as in {name}=0")
+    return name, number

@@ -19,10 +19,12 @@ def expand(patterns: Sequence[str], *, anonymous: bool = False) -> list[str]:
     Raises
     ------
     UserError
-        If a pattern matches nothing, or a file comes twice.
+        If a name is empty, a pattern matches nothing, or a file comes twice.
     """
     found: list[str] = []
     for pattern in patterns:
+        if not pattern:
+            raise UserError("'': an empty name among the files; is a variable of the shell not set?")
         matches = [pattern]
         local = "://" not in pattern
         if _is_pattern(pattern):
@@ -44,7 +46,7 @@ def _is_pattern(path: str) -> bool:
 
 
 def _remote(pattern: str, anonymous: bool) -> list[str]:
-    with reached(pattern):
+    with reached(pattern, anonymous=anonymous):
         fs, inside = Place(pattern, anonymous).file_system()
         try:
             return [fs.unstrip_protocol(path) for path in fs.glob(inside)]

@@ -32,6 +32,7 @@ def describe_plan(planned: Plan, target: Target, store: FieldStore | None) -> st
         "taken unchanged" if planned.request.units else f"times {', '.join(f'{f:g}' for f in factors)}"
     )
     rows, columns = header.grid
+    statics = sorted(target.statics or ()) if store is None else store.info.statics
     lines = [
         ("store", f"{target.url} ({_what_would_be(target, store)})"),
         ("files", f"{len(planned.sources)} good headers; values are checked as they are read"),
@@ -41,6 +42,7 @@ def describe_plan(planned: Plan, target: Target, store: FieldStore | None) -> st
         ("gaps", _planned_gaps(planned, store)),
         ("grid", f"y {_span(header.y)}, x {_span(header.x)}"),
         ("projection", (header.crs or "none given")[:90]),
+        ("statics", ", ".join(statics) or "none"),
         ("dynamics", ", ".join(header.dynamics) or "none"),
         *_first_frame(planned),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,14 @@ import numpy as np
 
 from pipeline import units
 from pipeline.errors import TroubleError, UserError
-from pipeline.ingest.inputs import Plan, Request, order, plan, same_place
+from pipeline.ingest.fit import check_names, read_statics, refuse_unlike, refuse_unwritable
+from pipeline.ingest.inputs import Plan, Request, order, plan
 from pipeline.ingest.transfer import Progress, Transferred, transfer, without_bad_values
 from pipeline.sources.timeline import Axis
 from pipeline.storage import files
 from pipeline.storage.cloud import reached
 from pipeline.store import manifest
 from pipeline.store.field_store import FieldStore
-from pipeline.store.layout import RESERVED
 from pipeline.store.manifest import LOCK, MARKER, StoreInfo
 from pipeline.store.writer import StoreWriter, clear, create_group, refuse_to_replace, writing
 
@@ -92,7 +91,7 @@ class Ingested:
 
 
 def planned_for(request: Request, target: Target) -> tuple[Plan, FieldStore | None]:
-    """Read all headers, and see how the files fit what is there.
+    """Read all headers and static covariates, and see how the files fit what is there.
 
     Raises
     ------
@@ -101,11 +100,15 @@ def planned_for(request: Request, target: Target) -> tuple[Plan, FieldStore | No
     """
     store = target.opened()
     planned = plan(request, _axis(store))
-    _check_names(planned, target)
+    check_names(planned, target.statics or {})
     if any(files.resolve(source.path) == target.url for source in planned.sources):
         raise UserError(f"store {target.url}: is one of the files to be read; choose another place")
+    if planned.sources:
+        refuse_unwritable(target.url)
     if store is not None and planned.sources:
-        _refuse_unlike(store, planned)
+        refuse_unlike(store, planned)
+    if store is not None or planned.sources:
+        read_statics(planned, target.statics or {}, store)
     return planned, store
 
 
@@ -141,8 +144,8 @@ def ingest(request: Request, target: Target, progress: Progress) -> Ingested:
             store = target.opened()  # another ingest may have ended since
             planned = order(request, planned.sources, planned.faults, _axis(store), planned.passed)
             if store is not None:
-                _refuse_unlike(store, planned)
-            statics = _statics(planned, target, store)
+                refuse_unlike(store, planned)
+            statics = read_statics(planned, target.statics or {}, store)
             frames = _write(planned, target, store, statics, progress, lease)
     except OSError as error:
         raise UserError(f"store {target.url}: cannot be written ({manifest.one_line(error)})") from error
@@ -169,9 +172,15 @@ def _write(
         info = store.info
     known = info.shape[0]
     tell = progress("ingesting", len(line.entries))
-    writer = StoreWriter(
-        url, info, line.start, line.frames, statics, step_by_step=True, still_alone=lease.check
-    )
+    try:
+        writer = StoreWriter(
+            url, info, line.start, line.frames, statics, step_by_step=True, still_alone=lease.check
+        )
+    except (KeyError, ValueError) as error:
+        reason = manifest.one_line(error)
+        raise UserError(
+            f"store {url}: its arrays cannot be read ({reason}); ingest again with --overwrite"
+        ) from error
     try:
         done = transfer(planned, writer, known, keep_stored=target.keep_stored, tell=tell)
         if done.appended + done.filled or store is None:
@@ -187,21 +196,6 @@ def _write(
             writer.rollback()
         raise
     return done
-
-
-def _check_names(planned: Plan, target: Target) -> None:
-    """Refuse names that cannot be those of arrays beside each other in one store."""
-    header = planned.sources[0].header if planned.sources else None
-    names = [header.variable, *header.dynamics] if header else []
-    names += target.statics or {}
-    for name in names:
-        if name in RESERVED or not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise UserError(
-                f"{name!r}: no name for a field of a store (letters, digits and _, none of "
-                f"{', '.join(sorted(RESERVED))}); give it another with a --source"
-            )
-        if names.count(name) > 1:
-            raise UserError(f"{name}: two fields of this name; give one of them another with a --source")
 
 
 def _new_info(planned: Plan, target: Target, statics: Mapping[str, np.ndarray]) -> StoreInfo:
@@ -224,52 +218,6 @@ def _new_info(planned: Plan, target: Target, statics: Mapping[str, np.ndarray]) 
         crs=header.crs,
         source=note,
     )
-
-
-def _refuse_unlike(store: FieldStore, planned: Plan) -> None:
-    """Refuse files that do not belong into this store."""
-    info, header, url = store.info, planned.header, store.url
-    path = planned.sources[0].path
-    remedy = "ingest them into a store of their own, or replace this one with --overwrite"
-    for what, mine, theirs in (
-        ("variable", header.variable, info.variable),
-        ("units", planned.units, info.units),
-        ("grid", header.grid, info.shape[1:]),
-        ("dynamic covariates", header.dynamics, info.dynamics),
-        ("map projection", header.crs, info.crs),
-    ):
-        if mine != theirs:
-            raise UserError(f"store {url}: its {what} is {theirs}, that of {path} is {mine}; {remedy}")
-    same_place(path, header.y, header.x, f"store {url}", store.y, store.x)
-
-
-def _statics(planned: Plan, target: Target, store: FieldStore | None) -> dict[str, np.ndarray]:
-    """Read the static covariates: from the store that has them, else from the first file.
-
-    Raises
-    ------
-    UserError
-        If they are not there, have missing values, or are not those of the store.
-    """
-    wanted = dict(target.statics or {})
-    if store is None:
-        found = {name: planned.sources[0].static(name) for name in wanted}
-        for name, fill in wanted.items():
-            missing = int((~np.isfinite(found[name])).sum())
-            if missing and fill is None:
-                raise UserError(
-                    f"static {name}: {missing} of {found[name].size} values are missing; say what stands for "
-                    f"them, as in --static {name}=0"
-                )
-            found[name] = manifest.canonical(np.nan_to_num(found[name], nan=fill or 0.0))
-        return found
-    for name in wanted:
-        if name not in store.info.statics:
-            raise UserError(
-                f"store {store.url}: was made without static {name}; replace it with --overwrite, or leave "
-                f"--static {name} out"
-            )
-    return {name: store.static(name) for name in store.info.statics}
 
 
 def _attributes(planned: Plan) -> dict[str, dict[str, Any]]:

@@ -152,6 +152,8 @@ def choose_variable(dataset: xr.Dataset, wanted: str | None, default: str, path:
         return wanted
     if default in present:
         return default
+    if not present:
+        raise UserError(f"{path}: no variable on a map; if its data lie deeper, name the rules with --source")
     if len(present) != 1:
         raise UserError(f"{path}: which variable? It has: {listed}; choose one with --variable NAME")
     return present[0]

@@ -16,12 +16,16 @@ from pipeline.errors import TroubleError, UserError
 _CREDENTIALS = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key file or run `gcloud auth application-default login`"
 )
+_GOOGLE = ("gs", "gcs")
+_WEB = ("http", "https")
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+_PASSING = {"408", "429", "500", "502", "503", "504"}
 _METADATA_SERVER = "169.254.169.254"
-_known: set[str] = set()  # buckets that this process has reached
+_known: set[tuple[str, bool]] = set()  # buckets that this process has reached; without credentials?
 
 
 @contextlib.contextmanager
-def reached(url: str) -> Iterator[None]:
+def reached(url: str, *, anonymous: bool = False) -> Iterator[None]:
     """Make sure that a URL's bucket can be reached, then say on one line what goes wrong with it.
 
     The bucket is asked once per process: gcsfs itself goes on trying for half a minute or more where
@@ -32,6 +36,9 @@ def reached(url: str) -> Iterator[None]:
     ----------
     url : str
         A path or any fsspec URL.
+    anonymous : bool
+        It is read without credentials. Then only the server is asked for: a public object may lie in a
+        bucket that strangers may not list.
 
     Raises
     ------
@@ -39,7 +46,7 @@ def reached(url: str) -> Iterator[None]:
         If the server, the bucket or the permission is missing, the disk is full or may not be written to.
     """
     try:
-        _knock(url)
+        _knock(url, anonymous)
         yield
     except Exception as error:
         line = explained(error, url)
@@ -90,6 +97,10 @@ def _remote(error: BaseException, url: str) -> str | None:
     text = " ".join(str(error).split())[:200]
     where = url or "object store"
     code = str(getattr(error, "code", "")) if "gcsfs.HttpError" in kinds else ""
+    if "aiohttp.ClientResponseError" in kinds:
+        code = str(getattr(error, "status", ""))
+        if code not in _PASSING:
+            return f"{where}: the server refuses it ({text}); check the address, or fetch the file yourself"
     unknown = {"google.GoogleAuthError", "botocore.NoCredentialsError", "gcsfs.NonRetryableError"}
     if code == "401" or (kinds & unknown and "google.TransportError" not in kinds):
         if "Anonymous" in text or "google.DefaultCredentialsError" in kinds:
@@ -106,14 +117,15 @@ def _remote(error: BaseException, url: str) -> str | None:
         "requests.RequestException",
         "fsspec.FSTimeoutError",
         "botocore.HTTPClientError",
+        "botocore.ConnectionError",
         "google.TransportError",
     }
-    if kinds & silent or code in {"408", "429", "500", "502", "503", "504"}:
+    if kinds & silent or code in _PASSING:
         return f"{where}: the server does not answer ({text}); the same command carries on once it does"
     return None
 
 
-def _knock(url: str) -> None:
+def _knock(url: str, anonymous: bool) -> None:
     """Find out within seconds whether a bucket can be reached.
 
     Raises
@@ -125,29 +137,32 @@ def _knock(url: str) -> None:
         return
     bucket = rest.partition("/")[0]
     if not bucket:
-        raise UserError(f"{url}: names no bucket; give it as {protocol}://BUCKET/FOLDER")
+        what = "server" if protocol in _WEB else "bucket"
+        raise UserError(f"{url}: names no {what}; give it as {protocol}://{what.upper()}/FOLDER")
     place = f"{protocol}://{bucket}"
-    if place in _known:
+    if (place, anonymous) in _known:
         return
-    _knock_at_bucket(protocol, place)
-    _known.add(place)
+    if protocol in _GOOGLE:
+        for name in ("gcsfs", "google.auth"):  # they log, with a traceback, what they raise as well
+            if "GCSFS_DEBUG" not in os.environ:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+        _knock_at_google(place, anonymous)
+    if protocol in _WEB:
+        _knock_at_server(place, place, "the address and the network")
+    elif not anonymous:
+        _knock_at_bucket(protocol, place)
+    _known.add((place, anonymous))
 
 
 def _knock_at_bucket(protocol: str, place: str) -> None:
     import fsspec
 
-    google = protocol in ("gs", "gcs")
-    if google:
-        for name in ("gcsfs", "google.auth"):  # they log, with a traceback, what they raise as well
-            if "GCSFS_DEBUG" not in os.environ:
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-        _knock_at_google(place)
     try:
         fs, bucket = fsspec.core.url_to_fs(place)
     except (ValueError, ImportError) as error:
         raise UserError(f"{place}: cannot be opened ({' '.join(str(error).split())[:200]})") from error
     try:
-        if google:
+        if protocol in _GOOGLE:
             fs.credentials.maybe_refresh()  # by itself: gcsfs would try a refused key six times
             fs.call("GET", "b/{}/o", bucket, maxResults=1)
         elif protocol == "s3":
@@ -156,24 +171,34 @@ def _knock_at_bucket(protocol: str, place: str) -> None:
         raise UserError(f"{place}: there is no such bucket; create it or correct the name") from error
 
 
-def _knock_at_google(place: str) -> None:
-    key = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+def _knock_at_google(place: str, anonymous: bool) -> None:
+    key = None if anonymous else os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     if key and not os.path.isfile(key):
         raise UserError(f"{place}: GOOGLE_APPLICATION_CREDENTIALS={key} is not a file; {_CREDENTIALS}")
     emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
     address = emulator if emulator not in ("", "default") else "https://storage.googleapis.com"
-    parts = urlsplit(address if "://" in address else f"http://{address}")
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+    remedy = f"STORAGE_EMULATOR_HOST={emulator}" if emulator else "the network"
+    if _knock_at_server(place, address, remedy) or anonymous:
         return
-    if (trouble := _not_listening(host, port, 10.0)) is not None:
-        remedy = f"STORAGE_EMULATOR_HOST={emulator}" if emulator else "the network"
-        raise UserError(f"{place}: cannot reach {host}:{port} ({trouble}); check {remedy}")
     metadata = os.environ.get("GCE_METADATA_IP", _METADATA_SERVER)
     elsewhere = "KUBERNETES_SERVICE_HOST" not in os.environ and not os.environ.get("GCE_METADATA_HOST")
     if elsewhere and _not_listening(metadata, 80, 2.0) is not None:
         # Not a machine of Google's: without this its library asks there for credentials for half a minute.
         os.environ.setdefault("NO_GCE_CHECK", "true")
+
+
+def _knock_at_server(place: str, address: str, remedy: str) -> bool:
+    """Refuse a server that nobody listens at; tells whether a proxy stands before it, so that nobody asks."""
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise UserError(f"{place}: no address ({error}); check {remedy}") from error
+    if any(os.environ.get(name) for name in _PROXIES):
+        return True
+    if (trouble := _not_listening(host, port, 10.0)) is not None:
+        raise UserError(f"{place}: cannot reach {host}:{port} ({trouble}); check {remedy}")
+    return False
 
 
 def _not_listening(host: str, port: int, timeout: float) -> str | None:

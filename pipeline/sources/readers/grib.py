@@ -54,7 +54,7 @@ def choose_variable(path: str, wanted: str | None, name: str) -> str:
     """
     _load(name)
     dataset, messages = (importlib.import_module(f"cfgrib.{part}") for part in ("dataset", "messages"))
-    index: Any = dataset.open_fileindex(messages.FileStream(path), "", _KEYS)
+    index: Any = dataset.open_fileindex(messages.FileStream(path, errors="raise"), "", _KEYS)
     present = sorted(map(str, index.header_values.get("cfVarName", [])))
     listed = ", ".join(present) or "none"
     if wanted is None and len(present) != 1:

@@ -31,6 +31,7 @@ class Hdf5Source(ImageSource):
         where = self._where = _section(rules)
         self._only_variable(rules.name or DEFAULT_NAME)
         with self._place.binary() as stream, h5py.File(stream) as file:
+            self._refuse_unlike(file, rules)
             y, x = _grid(file, where)
             crs = None if where.projection is None else _text(file, where.projection)
             units = "" if where.units is None else _units(_text(file, where.units))
@@ -56,6 +57,18 @@ class Hdf5Source(ImageSource):
             interval_seconds=float((end - begin).astype("int64")) or None if begin and end else None,
             attributes=attributes,
         )
+
+    def _refuse_unlike(self, file: h5py.File, rules: SourceRules) -> None:
+        """Refuse a file that lacks what the rules look for: it is of another kind."""
+        where = self._where
+        grid = (where.image, where.projection, *(where.shape or ()), *where.pixel_size, *where.first_pixel)
+        numbers = (where.calibration, where.gain, where.offset, where.units)
+        for path in (*grid, *numbers, where.start, where.end, where.product):
+            if path and not _has(file, path):
+                raise UserError(
+                    f"{self._place.path}: has no {path}, where the rules ({rules.description}) look; choose "
+                    "others with --source"
+                )
 
     def _numbers(self, part: Window) -> tuple[np.ndarray, Calibration]:
         import h5py

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 from pipeline.errors import UserError
 from pipeline.sources.readers.base import Selection, Source, explained
 from pipeline.sources.readers.places import Kind, Place
@@ -54,8 +52,7 @@ def open_source(
         variable.
     """
     place = Place.of(path, rules)
-    # Asked without credentials, a bucket of others answers at once; with them it must be reachable first.
-    with nullcontext() if place.anonymous else reached(path):
+    with reached(path, anonymous=place.anonymous):
         kind = _kind(place)
     with explained(path):
         if rules is None:
@@ -89,9 +86,10 @@ def _kind(place: Place) -> Kind:
 
 def _recognised(place: Place, kind: Kind) -> SourceRules:
     if kind == "tiff":
+        fitting = [name for name in packaged() if load_rules(name).reader == "geotiff"]
         raise UserError(
             f"{place.path}: a GeoTIFF says neither its time nor what its values are; name its rules "
-            f"with --source: {', '.join(packaged())}, or a file of your own (.yaml)"
+            f"with --source: {', '.join(fitting)}, or a file of your own (.yaml)"
         )
     if kind == "hdf5":
         import h5py

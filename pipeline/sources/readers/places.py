@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pipeline.errors import UserError
+from pipeline.sources.readers.stream import Stream
 from pipeline.sources.rules import SourceRules
 from pipeline.store import manifest
 
@@ -69,7 +70,7 @@ class Place:
 
         try:
             fs, inside = fsspec.core.url_to_fs(self.path, **self.options)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             protocol = self.path.partition("://")[0]
             remedy = "; pip install 'finescale[s3]'" if protocol.startswith("s3") else ""
             raise UserError(f"{self.path}: {protocol}:// cannot be read ({error}){remedy}") from error
@@ -82,8 +83,8 @@ class Place:
             yield self.path
         else:
             fs, inside = self.file_system()
-            with fs.open(inside, "rb") as stream:
-                yield stream
+            with fs.open(inside, "rb") as remote:
+                yield Stream(remote)
 
     @contextlib.contextmanager
     def local(self) -> Iterator[str]:
@@ -126,9 +127,9 @@ class Place:
                 f"{self.path}: a folder, not a Zarr group; give the files in it, as in "
                 f"{self.path.rstrip('/')}/*"
             )
-        if not fs.exists(inside):
-            silent = ", or the server does not answer" if on_web else ""
-            raise UserError(f"{self.path}: no such file{silent}")
+        if not (fs.exists(inside, strict=True) if on_web else fs.exists(inside)):
+            hint = "; on the web there are no patterns, name each file" if on_web and "*" in inside else ""
+            raise UserError(f"{self.path}: no such file{hint}")
         with fs.open(inside, "rb") as stream:
             start = stream.read(8)
         for signature, kind in _SIGNATURES.items():
@@ -136,6 +137,8 @@ class Place:
                 return kind
         if start.startswith(b"CDF"):
             raise UserError(f"{self.path}: NetCDF CDF-5; convert it with: nccopy -k nc4 {self.path} NEW.nc")
+        if not start:
+            raise UserError(f"{self.path}: is empty")
         raise UserError(
             f"{self.path}: cannot be read (neither HDF5, NetCDF, Zarr, GRIB nor GeoTIFF; its first bytes are "
             f"{start!r})"

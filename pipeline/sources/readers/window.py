@@ -44,8 +44,11 @@ def window(y: np.ndarray, x: np.ndarray, selection: Selection | None, path: str)
     Raises
     ------
     UserError
-        If no pixel lies within.
+        If no pixel lies within, or coordinates are missing.
     """
+    for name, axis in (("y", y), ("x", x)):
+        if not np.isfinite(axis).all():
+            raise UserError(f"{path}: its {name} has missing values; a grid needs all of them")
     if selection is None or selection.bbox is None:
         return Window(slice(0, len(y)), (slice(0, len(x)),), y, x)
     x0, y0, x1, y1 = selection.bbox

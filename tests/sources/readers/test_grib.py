@@ -122,3 +122,13 @@ def test_a_process_that_read_grib_and_a_projection_ends_well(era5):
     )
     done = subprocess.run([sys.executable, "-c", code, era5[0]], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_message_that_was_cut_short_is_a_fault_and_no_log(make, tmp_path, caplog):
+    message = {"paramId": 228, "dataDate": 20200101, "stepRange": "0-1", "values": np.full((2, 3), 1e-3)}
+    path = make.grib(tmp_path / "a.grib", [message | {"dataTime": hour} for hour in (0, 100)])
+    with open(path, "r+b") as file:
+        file.truncate(file.seek(0, 2) - 10)
+    with pytest.raises(UserError, match=r"a\.grib: cannot be read \(\w+Error: [^\n]*\)$"):
+        open_source(path)
+    assert caplog.text == ""
