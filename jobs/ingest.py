@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -35,7 +34,7 @@ values are the same, and is refused otherwise; one that fills a gap is added, ho
 
 def main(argv: list[str]) -> None:
     """Check the files, write what is new, say what is in the store."""
-    arguments = _parser().parse_args(_with_box(argv))
+    arguments = _parser().parse_args(argv)
     _refuse_idle(arguments)
     from pipeline import environment
 
@@ -48,14 +47,6 @@ def main(argv: list[str]) -> None:
         _check(arguments)
     else:
         _ingest(arguments)
-
-
-def _with_box(argv: list[str]) -> list[str]:
-    """Join `--bbox` and its numbers: argparse takes what begins with a minus for a flag."""
-    at = argv.index("--bbox") if "--bbox" in argv else len(argv)
-    if re.match(r"-[\d.]", "".join(argv[at + 1 : at + 2])):
-        return [*argv[:at], f"--bbox={argv[at + 1]}", *argv[at + 2 :]]
-    return argv
 
 
 def _refuse_idle(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
@@ -16,7 +17,18 @@ from pipeline.storage.cloud import explained
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse without the usage block before an error: one line, status 2."""
+    """argparse without the usage block before an error: one line, status 2; values may begin with a minus."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Join a flag and a value like -5,40,5,45, which argparse takes for a flag."""
+        joined: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            before = joined[-1] if joined else ""
+            if re.match(r"-[\d.]", word) and before.startswith("--") and "=" not in before:
+                joined[-1] = f"{before}={word}"
+            else:
+                joined.append(word)
+        return super().parse_known_args(joined, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

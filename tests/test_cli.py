@@ -23,6 +23,16 @@ def test_flags_reach_their_keys():
     assert (config.tuning.trials, config.training.ema) == (3, 0.9)
 
 
+def test_a_value_may_begin_with_a_minus():
+    parser = job_parser("jobs/test.py", "A job.", "  python jobs/test.py\n")
+    parser.add_argument("--bbox")
+    parser.add_argument("--coarsen", action="store_true")
+    parser.add_argument("files", nargs="*")
+    given = parser.parse_args(["--coarsen", "--bbox", "-5,40,5,-1e3", "a.nc"])
+    assert (given.bbox, given.coarsen, given.files) == ("-5,40,5,-1e3", True, ["a.nc"])
+    assert parser.parse_args(["--bbox=-.5,0,1,1"]).bbox == "-.5,0,1,1"
+
+
 def test_order_of_the_layers(tmp_path, monkeypatch):
     file = tmp_path / "settings.yaml"
     file.write_text("tuning: {trials: 2}\ntraining: {batch: 2}\nseed: 2")

@@ -119,7 +119,7 @@ def test_a_killed_sweep_carries_on_and_a_second_driver_is_refused(ingested):
         time.sleep(0.1)
     first.send_signal(signal.SIGSTOP)  # it has not finished when the second one comes, and renews nothing
     said = jobs.run("tune_factors", *jobs.tuning(6), expecting=2)
-    assert f"give this one a --name (held by process {first.pid} on" in said
+    assert f"give this one another --name (held by process {first.pid} on" in said
     for one in (psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)):
         one.kill()
     first.wait()
