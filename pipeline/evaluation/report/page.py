@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline import __version__
-from pipeline.evaluation.candidates import PUBLISHED
-from pipeline.evaluation.chunks import ENSEMBLE, MEAN
+from pipeline.evaluation.chunks import ENSEMBLE
 from pipeline.evaluation.figures.style import field_style, in_order
 from pipeline.evaluation.held_out import HeldOutSplit
 from pipeline.evaluation.metrics import metrics_for
@@ -18,21 +17,18 @@ from pipeline.evaluation.pieces import PairScores, deciding_code
 from pipeline.evaluation.report import html
 from pipeline.evaluation.report.charts import Picture
 from pipeline.evaluation.report.html import Cell, Section
+from pipeline.evaluation.report.results import references, results, skill_over
 from pipeline.evaluation.report.words import (
     cell,
-    known,
     moment,
     number,
     only_wet,
-    percents,
     signed,
-    spread_in_words,
     tiny,
-    titled,
     wanted,
 )
 from pipeline.evaluation.seen import Seen, in_words, seen
-from pipeline.evaluation.tidy import SKILL, Row, TidyTable, unit_of
+from pipeline.evaluation.tidy import Row, TidyTable, unit_of
 from pipeline.store.manifest import StoreInfo
 
 _FEW = {"threshold", "scale", "level", "return_windows"}
@@ -111,41 +107,9 @@ class Page:
         return "\n".join(figures)
 
     def _short(self) -> str:
-        """Say the result of each model in a sentence or two."""
-        lines = [html.paragraph(note, "note") for note in self.notes]
-        for one, label in self._models():
-            pair = one.rivals.pair
-            (crps,) = self.table.all(pair, label, ENSEMBLE, "fair_crps")
-            skills = {name: self._over(one, label, name) for name in one.baselines}
-            hardest = min(skills, key=lambda name: skills[name].value)
-            skill = skills[hardest]
-            text = (
-                f"{titled(pair, label)}: CRPS {crps.value:.3g} {crps.units}, {abs(skill.value):.0%} "
-                f"{'below' if skill.value >= 0 else 'above'} that of {field_style(hardest).title.lower()}, "
-                "the hardest of the references, picked afterwards"
-            )
-            text += f" ({percents(skill)})" if known(skill) else ""
-            spread = self.table.value(pair, label, ENSEMBLE, "spread_skill_ratio")
-            lines.append(html.paragraph(f"{text}; {spread_in_words(spread)}."))
-        lines += [html.paragraph(self._best(one)) for one in self.scores if len(one.models) > 1]
-        return "\n".join(lines)
-
-    def _best(self, one: PairScores) -> str:
-        """Compare the models of a pair."""
-        pair = one.rivals.pair
-        best = min(one.models, key=lambda label: self.table.value(pair, label, ENSEMBLE, "fair_crps"))
-        others = []
-        for label in one.models:
-            if label != best:
-                row = self._over(one, best, label)
-                sure = "" if row.low > 0 else ", undecided" if known(row) else ", without an interval"
-                interval = f", {percents(row)}" if known(row) else ""
-                others.append(f"{row.value:.1%} below that of {label}{interval}{sure}")
-        return f"{pair}: {best} has the lowest CRPS: {'; '.join(others)}."
-
-    def _over(self, one: PairScores, label: str, reference: str) -> Row:
-        (row,) = self.table.all(one.rivals.pair, label, ENSEMBLE, SKILL, reference)
-        return row
+        """Say the result of each model in a sentence or two; one with the paper's settings is a reference."""
+        notes = [html.paragraph(note, "note") for note in self.notes]
+        return "\n".join([*notes, *map(html.paragraph, results(self.scores, self.table))])
 
     def _scored(self) -> str:
         rows: list[list[Cell | str]] = []
@@ -219,19 +183,19 @@ class Page:
         """Give the skill of every model over every reference, a column for each, whatever the pair."""
         found: list[tuple[Cell, dict[str, Row]]] = []
         for one, label in self._models():
-            known_as = _references(one, label)
-            skill = {column: self._over(one, label, name) for column, name in known_as.items()}
+            known_as = references(one, label)
+            skill = {column: skill_over(self.table, one, label, name) for column, name in known_as.items()}
             found.append((Cell(str(one.rivals.pair), label), skill))
-        references = in_order(column for _, skill in found for column in skill)
+        columns = in_order(column for _, skill in found for column in skill)
         rows: list[list[Cell | str]] = [
-            [first, *(cell(skill.get(column), "{:.1%}".format, starred=True) for column in references)]
+            [first, *(cell(skill.get(column), "{:.1%}".format, starred=True) for column in columns)]
             for first, skill in found
         ]
         words = html.paragraph(
             "1 - CRPS / CRPS of the reference, from the same draws of blocks for both: 100 % is perfect, 0 "
             "no better. *: the interval leaves out 0."
         )
-        heads = ["pair", *(f"over {field_style(name).title.lower()}" for name in references)]
+        heads = ["pair", *(f"over {field_style(name).title.lower()}" for name in columns)]
         return words + html.table(heads, rows)
 
     def _numbers(self) -> str:
@@ -290,17 +254,6 @@ def _fields(one: PairScores) -> list[tuple[str, str]]:
     """Give label and name of every field of a pair, the models' first."""
     models = [(label, name) for label, fields in one.models.items() for name in fields]
     return models + [("", name) for name in one.baselines]
-
-
-def _references(one: PairScores, label: str) -> dict[str, str]:
-    """Give what a model is compared with: the name of the column, and that in the table of scores."""
-    names = {name: name for name in (*one.baselines, MEAN)}
-    others = [model for model in one.rivals.models if model.label != label]
-    prior = next((model for model in others if model.published), None)
-    if prior is not None:
-        names[PUBLISHED] = prior.label
-    rest = [model.label for model in others if model is not prior]
-    return names | {f"another model{f' ({k + 1})' if k else ''}": name for k, name in enumerate(rest)}
 
 
 def _count(number_of: int) -> Cell:

@@ -35,6 +35,16 @@ def percents(row: Row) -> str:
     return f"skill {row.low:.0%} to {row.high:.0%}"
 
 
+def in_brackets(row: Row) -> str:
+    """Write the interval of a skill after what it is said of; nothing if there is none."""
+    return f" ({percents(row)})" if known(row) else ""
+
+
+def compared(skill: Row) -> str:
+    """Say by how much a CRPS lies below another's, or above."""
+    return f"{abs(skill.value):.0%} {'below' if skill.value >= 0 else 'above'}"
+
+
 def spread_in_words(ratio: float) -> str:
     """Say what a ratio of spread to error means."""
     if ratio < 0.9:

@@ -107,7 +107,11 @@ def test_what_retuning_saves_of_the_error_with_the_paper_s_settings(page, store,
     saved = charts.skill[pair]["published"].value
     assert saved == 1 - crps[tuned] / crps[label]
     assert (saved > 0) == (crps[tuned] < crps[label])
-    assert "over the paper's settings" in Read(made.html()).text
+    said = Read(made.html()).text
+    assert "over the paper's settings" in said
+    assert f"4x2, {tuned}: CRPS " in said
+    assert f"and {abs(saved):.0%} {'below' if saved > 0 else 'above'} that with the paper's settings" in said
+    assert f"4x2, {label}: CRPS " not in said  # a reference
 
 
 def test_the_model_that_is_drawn_is_the_one_that_validation_chose(page, store):
