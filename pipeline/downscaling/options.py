@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -96,12 +95,11 @@ def period(text: str | None) -> Selection:
     if not first and not last:
         raise UserError(f"--time {text!r}: names no time; {_FORMS}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's, that it turns 03:00+02:00 into 01:00 as it should
-            start = moment("--time", first or None, last=False)
-            stop = moment("--time", last or None, last=True)
+        start = moment("--time", first or None, last=False)
+        stop = moment("--time", last or None, last=True)
     except UserError as error:
-        raise UserError(f"--time {text}: not a period; {_FORMS}") from error
+        reason = str(error).partition(": ")[2].partition(";")[0]
+        raise UserError(f"--time {text}: not a period ({reason}); {_FORMS}") from error
     if start is not None and stop is not None and stop < start:
         raise UserError(f"--time {text}: ends before it begins")
     return Selection(start, stop)

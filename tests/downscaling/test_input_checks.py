@@ -168,7 +168,6 @@ def test_a_part_with_nothing_in_it_is_refused(opened, one_line):
         ("2010-08-26/2010-08-27", "2010-08-26T00:00:00", "2010-08-27T23:59:59"),
         ("2010-08-26T03:00/2010-08-26T06:30:15", "2010-08-26T03:00:00", "2010-08-26T06:30:15"),
         ("2010-08-26T03:00/", "2010-08-26T03:00:00", None),
-        ("2010-08-26T03:00+02:00", "2010-08-26T01:00:00", "2010-08-26T01:00:59"),
         (":2010-08-26", None, "2010-08-26T23:59:59"),
         (None, None, None),
     ],
@@ -177,6 +176,12 @@ def test_a_period_and_its_two_ends(text, start, stop):
     found = period(text)
     expected = [None if end is None else np.datetime64(end, "s") for end in (start, stop)]
     assert [found.start, found.stop] == expected
+
+
+def test_times_are_in_utc(one_line):
+    with pytest.raises(UserError) as raised:
+        period("2010-08-26T03:00+02:00")
+    one_line(raised, "--time 2010-08-26T03:00+02:00", "times are in UTC")
 
 
 @pytest.mark.parametrize(
