@@ -11,7 +11,7 @@ Two ways to a score, with the same formulas (`statistics`, `spectra`):
 `baselines` and `quantile_mapping` are what a model has to beat, `figures` and `showcase` pictures (matplotlib
 is imported only there). These are plain torch; the job is made of
 
-- `held_out`, `candidates`: which models, on which windows;
+- `model_folders`, `candidates`, `held_out`: which models, on which windows;
 - `chunks`, `parts`, `pieces`: scoring, here or on a Ray cluster, and carrying on after a kill;
 - `tidy`, `summary`, `table`, `report`, `record`: its tables, `scores.json`, the page and the run in MLflow;
 - `run`: all of it, from models to files.

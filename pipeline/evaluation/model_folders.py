@@ -49,8 +49,8 @@ def find_models(url: str, *, prior: bool = False) -> list[str]:
         url = folder or "."
     if exists(join(url, CARD)):
         return [url]
-    inside = list_folder(url)
-    found = [_models(url, inside)] if _any(url, inside) else [_models(join(url, name)) for name in inside]
+    here = _models(url)  # of one pair
+    found = [here] if here else [_models(join(url, name)) for name in list_folder(url)]
     pairs = sorted(filter(None, found), key=lambda models: (models[0].pair.space, models[0].pair.time))
     if not pairs:
         raise UserError(
@@ -81,13 +81,9 @@ def validation_crps(card: Mapping[str, Any]) -> float:
     return math.inf if score is None else float(score)
 
 
-def _any(url: str, names: Sequence[str]) -> bool:
-    return any(exists(join(url, name, CARD)) for name in names)
-
-
-def _models(url: str, names: Sequence[str] | None = None) -> list[_Folder]:
+def _models(url: str) -> list[_Folder]:
     """Read the cards of the models in the folder of a pair."""
-    folders = [join(url, name) for name in names or list_folder(url) if not name.startswith(_RIVAL)]
+    folders = [join(url, name) for name in list_folder(url) if not name.startswith(_RIVAL)]
     return [_Folder(folder, load_card(folder)) for folder in folders if exists(join(folder, CARD))]
 
 
