@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline.benchmarks.borders import steps, tile_borders
 from pipeline.benchmarks.finished import wettest_square
+from pipeline.benchmarks.tables import Drawn, SeamsTable, StepsTable
 from pipeline.drawing import (
     BLACK,
     BLUE,
@@ -27,10 +28,6 @@ from pipeline.drawing import (
     score_axis,
 )
 from pipeline.evaluation.figures.style import draw_rain, image, rain_bar, rain_scale
-
-if TYPE_CHECKING:
-    from pipeline.benchmarks.seams import Drawn, SeamsTable
-    from pipeline.benchmarks.steps import StepsTable
 
 _DETAIL = 112  # pixels of the square that are drawn: seams are a pixel wide
 _SAMPLERS = {  # name, colour and marker

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import torch
 from pipeline.benchmarks.borders import Seam, seam
 from pipeline.benchmarks.figures import seams_figure
 from pipeline.benchmarks.finished import check_alike, wettest
+from pipeline.benchmarks.tables import Drawn, SeamsTable
 from pipeline.config import Config
 from pipeline.data.dataset import open_dataset
 from pipeline.devices import device_of_trial
@@ -35,83 +35,6 @@ from pipeline.storage.files import join, write_bytes
 _SIDE = 512  # fine pixels of the square
 _TILES, _OVERLAP = (64, 128, 256), 0.5
 _APART = 64  # of the tiles that stand side by side
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """The member, drawn in tiles of one kind.
-
-    Attributes
-    ----------
-    title : str
-    lattice : Lattice
-    field : np.ndarray
-        (tau, H, W) in the field's units, NaN where missing.
-    seam : Seam
-    difference : float
-        Mean distance from the member drawn in one piece, in the field's units.
-    kept : (float, float)
-        Relative error of the amount kept: over the domain, and per coarse cell.
-    seconds : float
-    """
-
-    title: str
-    lattice: Lattice
-    field: np.ndarray
-    seam: Seam
-    difference: float
-    kept: tuple[float, float]
-    seconds: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.title:<28}{len(self.lattice):>6}{self.seam!s:>15}{self.difference:>12.4f}"
-            f"{self.kept[0]:>14.1e}{self.kept[1]:>12.1e}{self.seconds:>9.1f}"
-        )
-
-
-@dataclass(frozen=True)
-class SeamsTable:
-    """One member of one square, drawn in several ways.
-
-    Attributes
-    ----------
-    pair : FactorPair
-    name, units : str
-        Of the store's field.
-    place, corner : str
-        Which coarse frame and how many pixels; the coordinates of the first one.
-    mean : float
-        Of the member in one piece, in the field's units.
-    rows : tuple of Drawn
-        The first in one piece, the second as downscaling does it, the last side by side.
-    figure : str
-        Where it is.
-    """
-
-    pair: FactorPair
-    name: str
-    units: str
-    place: str
-    corner: str
-    mean: float
-    rows: tuple[Drawn, ...]
-    figure: str
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                f"seams: {self.pair} of {self.name}, {self.place} from {self.corner} on",
-                f"{'drawn in':<28}{'tiles':>6}{'at borders':>15}{'difference':>12}{'cons. domain':>14}"
-                f"{'cons. cell':>12}{'seconds':>9}",
-                *map(str, self.rows),
-                "at borders: steps of the difference to the one piece at tile borders over those at the cell",
-                "borders beside them, with its standard error; difference: its mean size, where the mean is "
-                f"{self.mean:.3f} {self.units};",
-                "cons.: relative error of the amount kept",
-                f"figure: {self.figure}",
-            ]
-        )
 
 
 def seams_of_tiles(config: Config, saved: SavedModel) -> SeamsTable:

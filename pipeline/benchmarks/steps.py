@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.benchmarks.figures import steps_figure
 from pipeline.benchmarks.finished import check_alike
+from pipeline.benchmarks.tables import Row, StepsTable
 from pipeline.config import Config, SamplingSettings
 from pipeline.data.batch import Batch
 from pipeline.data.dataset import open_dataset
@@ -25,7 +26,6 @@ from pipeline.environment import resolve_output
 from pipeline.errors import UserError
 from pipeline.evaluation.figures.style import to_png
 from pipeline.evaluation.held_out import SavedModel, check_store, held_out_data
-from pipeline.factors import FactorPair
 from pipeline.progress import progress
 from pipeline.storage.files import exists, join, read_text, write_bytes, write_text
 from pipeline.store.field_store import FieldStore
@@ -45,86 +45,6 @@ _KEY = ("model", "store", "settings")  # rows that agree in these belong to one 
 _COLUMNS = (
     *_KEY, "pair", "units", "windows", "members", "sampler", "evaluations", "crps", "spread_skill", "seconds",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sampler with so many network evaluations.
-
-    Attributes
-    ----------
-    sampler : str
-    evaluations : int
-    crps : float
-        Fair, in the field's units.
-    spread_skill : float
-    seconds : float
-        Of sampling, per member and fine frame of a window.
-    """
-
-    sampler: str
-    evaluations: int
-    crps: float
-    spread_skill: float
-    seconds: float
-
-    @property
-    def is_default(self) -> bool:
-        """Whether it is what is taken where nothing else is asked for."""
-        default = SamplingSettings()
-        return (self.sampler, self.evaluations) == (default.sampler, default.steps)
-
-    def beyond(self, reference: Row) -> float:
-        """Give by how much its CRPS is larger, as a share of the other's."""
-        return self.crps / reference.crps - 1
-
-
-@dataclass(frozen=True)
-class StepsTable:
-    """The scores of one model on the test windows of one store.
-
-    Attributes
-    ----------
-    pair : FactorPair
-    name, units : str
-        Of the store's field.
-    windows, members : int
-        Behind every score.
-    rows : tuple of Row
-        In the order of `WAYS`.
-    reference : Row or None
-        What the others are compared with; none while it is not known.
-    """
-
-    pair: FactorPair
-    name: str
-    units: str
-    windows: int
-    members: int
-    rows: tuple[Row, ...] = ()
-    reference: Row | None = None
-
-    @property
-    def head(self) -> str:
-        """The lines above the rows."""
-        against = "against the last" if self.reference is None else f"against {self.reference.evaluations}"
-        return (
-            f"steps: {self.pair} of {self.name}, {self.windows} test windows x {self.members} members\n"
-            f"{'sampler':<18}{'evaluations':>11}{f'CRPS, {self.units}':>14}{against:>18}"
-            f"{'spread/skill':>14}{'s per member-frame':>20}"
-        )
-
-    def line(self, row: Row) -> str:
-        """Lay a row out."""
-        known = self.reference is not None and row != self.reference
-        beyond = f"{row.beyond(self.reference):+.1%}" if known and self.reference is not None else ""
-        return (
-            f"{row.sampler:<18}{row.evaluations:>11}{row.crps:>14.4f}{beyond:>18}{row.spread_skill:>14.2f}"
-            f"{row.seconds:>20.4f}{'  the default' if row.is_default else ''}"
-        )
-
-    def __str__(self) -> str:
-        return "\n".join([self.head, *map(self.line, self.rows)])
 
 
 def crps_over_steps(config: Config, saved: SavedModel) -> StepsTable:

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline import UserError, environment
 from pipeline.benchmarks.figures import steps_figure
-from pipeline.benchmarks.steps import WAYS, Row, StepsTable, steps_benchmark
+from pipeline.benchmarks.steps import WAYS, steps_benchmark
+from pipeline.benchmarks.tables import Row, StepsTable
 from pipeline.cli import run_job
 from pipeline.config import SamplingSettings
 from pipeline.config_layers import load_config
