@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 
 from pipeline import environment
@@ -86,8 +85,12 @@ class Destination:
             If something else is there, or nothing can be, or a file is to be written to an object store.
         """
         refuse_foreign(self.store)
-        if not files.is_remote(self.store):
-            _refuse_unwritable(files.local_path(self.store))
+        if (refused := files.why_unwritable(self.store)) is not None:
+            place, error = refused
+            reason = error.strerror or type(error).__name__
+            raise UserError(
+                f"output {self.store}: nothing can be written to {place} ({reason}); give another --output"
+            )
         if self.is_file:
             refuse_netcdf(0, self.url)
             if os.path.exists(self.url) and fingerprint_of(self.url) is None:
@@ -112,21 +115,6 @@ class Destination:
                 "--output, or add --overwrite to replace it"
             )
         return True
-
-
-def _refuse_unwritable(path: str) -> None:
-    """Refuse a path below whose nearest folder no file can be made: permissions do not tell of /proc."""
-    above = path
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
-    try:
-        with tempfile.TemporaryFile(dir=above):  # has no name, so that nobody sees it
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(
-            f"output {path}: nothing can be written to {above} ({reason}); give another --output"
-        ) from error
 
 
 def write_to(

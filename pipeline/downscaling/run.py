@@ -92,20 +92,19 @@ class Prepared:
         return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=108)
 
 
-def sampling_of(model_url: str) -> dict[str, Any]:
-    """Give how a model was scored: sampler and evaluations; the size of an ensemble is another matter."""
-    known: Mapping[str, Any] = load_card(model_url).get("sampling") or {}
-    return {name: value for name, value in known.items() if name != "members"}
-
-
 def defaults_of(model_url: str) -> dict[str, Any]:
     """Give the settings that come with a model, as a tree for `load_config`: how it was scored, and its T.
 
-    What the card of an older version does not say is left out, and is then as in any configuration.
+    How it was scored are sampler and evaluations: the size of an ensemble is another matter. What the card of
+    an older version does not say is left out, and is then as in any configuration.
     """
-    settings: Mapping[str, Any] = load_card(model_url).get("settings") or {}
-    schedule = {name: settings[name] for name in ("noise_steps",) if name in settings}
-    return {"sampling": sampling_of(model_url), "model": schedule}
+    card = load_card(model_url)
+    known: Mapping[str, Any] = card.get("sampling") or {}
+    settings: Mapping[str, Any] = card.get("settings") or {}
+    return {
+        "sampling": {name: value for name, value in known.items() if name != "members"},
+        "model": {name: settings[name] for name in ("noise_steps",) if name in settings},
+    }
 
 
 def prepare(

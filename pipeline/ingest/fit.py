@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 
@@ -67,17 +66,30 @@ def refuse_unwritable(url: str) -> None:
     """
     if url.startswith(("http://", "https://")):
         raise UserError(f"store {url}: nothing is written to the web; give a path, gs:// or s3://")
-    if files.is_remote(url):
+    if (refused := files.why_unwritable(url)) is None:
         return
-    place = files.local_path(url)
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
-    if not os.path.isdir(place):
+    place, error = refused
+    if isinstance(error, NotADirectoryError):
         raise UserError(f"store {url}: cannot be made, for {place} is a file; choose another place")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(
-            f"store {url}: may not be written in {place}; change its permissions, or take another"
-        )
+    raise UserError(
+        f"store {url}: may not be written in {place}; change its permissions, or take another "
+        f"({manifest.one_line(error)})"
+    )
+
+
+def check_statics(statics: Iterable[str], store: FieldStore) -> None:
+    """Refuse static covariates that a store was made without.
+
+    Raises
+    ------
+    UserError
+    """
+    for name in statics:
+        if name not in store.info.statics:
+            raise UserError(
+                f"store {store.url}: was made without static {name}; replace it with --overwrite, or leave "
+                f"--static {name} out"
+            )
 
 
 def read_statics(
@@ -115,10 +127,5 @@ def read_statics(
                 )
             found[name] = manifest.canonical(np.where(valid, found[name], np.float32(fill or 0)))
         return found
-    for name in statics:
-        if name not in store.info.statics:
-            raise UserError(
-                f"store {store.url}: was made without static {name}; replace it with --overwrite, or leave "
-                f"--static {name} out"
-            )
+    check_statics(statics, store)
     return {name: store.static(name) for name in store.info.statics}

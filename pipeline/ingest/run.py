@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import units
 from pipeline.errors import TroubleError, UserError
-from pipeline.ingest.fit import check_names, read_statics, refuse_unlike, refuse_unwritable
+from pipeline.ingest.fit import check_names, check_statics, read_statics, refuse_unlike, refuse_unwritable
 from pipeline.ingest.inputs import Plan, Request, order, plan
 from pipeline.ingest.transfer import Progress, Transferred, transfer, without_bad_values
 from pipeline.sources.timeline import Axis
@@ -91,7 +91,7 @@ class Ingested:
 
 
 def planned_for(request: Request, target: Target) -> tuple[Plan, FieldStore | None]:
-    """Read all headers and static covariates, and see how the files fit what is there.
+    """Read all headers, and the static covariates of a new store, and see how the files fit what is there.
 
     Raises
     ------
@@ -107,8 +107,10 @@ def planned_for(request: Request, target: Target) -> tuple[Plan, FieldStore | No
         refuse_unwritable(target.url)
     if store is not None and planned.sources:
         refuse_unlike(store, planned)
-    if store is not None or planned.sources:
-        read_statics(planned, target.statics or {}, store)
+    if store is not None:
+        check_statics(target.statics or {}, store)
+    elif planned.sources:
+        read_statics(planned, target.statics or {}, store)  # only its values tell whether some are missing
     return planned, store
 
 

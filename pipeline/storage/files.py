@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -169,6 +170,29 @@ def remove_folder(url: str) -> None:
             fs.rm_file(entry)
     with contextlib.suppress(FileNotFoundError):  # object stores have no empty folders
         fs.rm(path, recursive=True)
+
+
+def why_unwritable(url: str) -> tuple[str, OSError] | None:
+    """Find out whether a file could be made at a local place; of an object store nothing is known before.
+
+    A file without a name is made and dropped: permissions tell neither of /proc nor of a disk that may only
+    be read.
+
+    Returns
+    -------
+    (str, OSError) or None
+        The nearest thing above the place, or at it, and why nothing can be made in it; None: it can.
+    """
+    if is_remote(url):
+        return None
+    place = local_path(url)
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return place, error
 
 
 def remove_unfinished(url: str) -> None:

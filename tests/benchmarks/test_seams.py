@@ -13,7 +13,7 @@ from pipeline.config import SamplingSettings
 from pipeline.config_layers import load_config
 from pipeline.downscaling.lattice import Lattice
 from pipeline.downscaling.opening import InputRequest
-from pipeline.downscaling.run import prepare, sampling_of
+from pipeline.downscaling.run import defaults_of, prepare
 from pipeline.downscaling.scratch import Scratch
 from pipeline.downscaling.task import FrameOf
 from pipeline.evaluation.held_out import SavedModel
@@ -138,8 +138,7 @@ def measure(saved, store, tmp_path):
 
 def downscaled(saved, store, table):
     """Refine the same frame as jobs/downscale.py does."""
-    known = {"sampling": sampling_of(saved.url)}
-    config = load_config([("downscaling.members", 1)], defaults=known, environment={})
+    config = load_config([("downscaling.members", 1)], defaults=defaults_of(saved.url), environment={})
     at = np.datetime64(table.place.split(",")[0])
     wanted = InputRequest(Request((store.url,), selection=Selection(at, at)), "unused", coarsen=True)
     found = prepare(config, saved.url, wanted).downscaler

@@ -75,3 +75,12 @@ def test_last_name(url):
 
 def test_a_name_may_have_a_question_mark_where_it_is_no_web_address():
     assert files.last_name("/a/rain?.nc") == "rain?.nc"
+
+
+def test_why_a_place_cannot_be_written_to_is_known_without_writing(tmp_path):
+    assert files.why_unwritable(str(tmp_path / "deep" / "new")) is None
+    assert files.why_unwritable("memory://bucket/new") is None  # nobody knows before
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    place, error = files.why_unwritable(str(tmp_path / "file" / "new"))
+    assert (place, type(error)) == (str(tmp_path / "file"), NotADirectoryError)
