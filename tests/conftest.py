@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import Conservation, FactorPair, ScaleParameters, UserError
+from pipeline import Conservation, FactorPair, ScaleParameters, UserError, environment
+from pipeline.cli import run_job
 from pipeline.config_layers import load_config
 from pipeline.data.pair_data import PairData
 from pipeline.data.synthetic import synthetic_coordinates, synthetic_rain, synthetic_times
@@ -22,6 +24,8 @@ from pipeline.models.families import build_model
 from pipeline.models.family import ModelSpec
 from pipeline.store.field_store import write_store
 from pipeline.tracking import check_reachable
+
+JOBS = Path(__file__).resolve().parents[1] / "jobs"
 
 torch.set_num_threads(1)
 
@@ -119,6 +123,23 @@ def one_line():
             assert part in message, message
 
     return check
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Run a job in this process; give its status and the lines on stdout and stderr."""
+
+    def run(name, *arguments):
+        job = JOBS / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(job), *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
+        with pytest.raises(SystemExit) as ended:
+            run_job(runpy.run_path(str(job))["main"])
+        said = capsys.readouterr()
+        return ended.value.code, said.out.splitlines(), said.err.splitlines()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,14 @@
 """CRPS over network evaluations: every way is scored as a trial is, and only once."""
 
 import csv
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline import UserError, environment
+from pipeline import UserError
 from pipeline.benchmarks.figures import steps_figure
 from pipeline.benchmarks.steps import WAYS, steps_benchmark
 from pipeline.benchmarks.tables import Row, StepsTable
-from pipeline.cli import run_job
 from pipeline.config import SamplingSettings
 from pipeline.config_layers import load_config
 from pipeline.evaluation.held_out import SavedModel, held_out_data
@@ -21,7 +17,6 @@ from pipeline.models.families import build_model
 from pipeline.store.field_store import write_store
 from pipeline.tuning.scoring import score
 
-JOB = Path(__file__).resolve().parents[2] / "jobs" / "benchmark.py"
 FEW = (("dpm_solver_pp_2m", 2), ("dpm_solver_pp_2m", 5), ("ddim", 4), ("ancestral", 6))
 
 
@@ -176,17 +171,13 @@ def test_a_table_that_is_not_ours_is_left_alone(measure, tmp_path, one_line, con
 
 
 @pytest.fixture
-def job(monkeypatch, capsys, tmp_path):
+def job(monkeypatch, run_here, tmp_path):
     """Run the job in this process; give its status and what it said."""
 
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, arguments)])
-        monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
-        with pytest.raises(SystemExit) as ended:
-            run_job(runpy.run_path(str(JOB))["main"])
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err.splitlines()
+        status, said, errors = run_here("benchmark", *arguments)
+        return status, "\n".join(said), errors
 
     return run
 

@@ -1,7 +1,6 @@
 """A sweep as its user runs it: a process of its own, killed at will, and what it leaves behind."""
 
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -15,8 +14,6 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from pipeline import environment
-from pipeline.cli import run_job
 from pipeline.config import SamplingSettings
 from pipeline.config_layers import load_config
 from pipeline.model_file import describe_data, save_model
@@ -184,18 +181,12 @@ def finished_model(trained_like, store, tmp_path):
 
 
 @pytest.fixture
-def downscale(monkeypatch, capsys, tmp_path, finished_model, store):
+def downscale(monkeypatch, run_here, tmp_path, finished_model, store):
     """Run the job of that name in this process; give its status and the lines on stdout and stderr."""
-    job = Path(__file__).resolve().parents[2] / "jobs" / "downscale.py"
 
     def run(*arguments, given=("--input", store.url, "--coarsen", "--members", "3", "--steps", "2")):
         monkeypatch.chdir(tmp_path)
-        command = [str(job), "--model", finished_model, *given, "--time", "2010-08-26T00:10/2010-08-26T00:30"]
-        monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
-        monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
-        with pytest.raises(SystemExit) as ended:
-            run_job(runpy.run_path(str(job))["main"])
-        said = capsys.readouterr()
-        return ended.value.code, said.out.splitlines(), said.err.splitlines()
+        period = ("--time", "2010-08-26T00:10/2010-08-26T00:30")
+        return run_here("downscale", "--model", finished_model, *given, *period, *arguments)
 
     return run

@@ -2,7 +2,6 @@ import csv
 import json
 import math
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,6 @@ import mlflow
 import pytest
 import torch
 
-from pipeline import environment
-from pipeline.cli import run_job
 from pipeline.config import SamplingSettings, ScoringSettings
 from pipeline.config_layers import load_config
 from pipeline.evaluation.bootstrap import crps_interval
@@ -82,18 +79,13 @@ def runs_of(database, **tags):
 
 
 @pytest.fixture
-def job(monkeypatch, capsys, tmp_path, database):
+def job(monkeypatch, run_here, tmp_path, database):
     """Run the job in this process; give its status and the lines on stdout and stderr."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # MLflow may have set it to that of another test
 
     def job(*arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, arguments)])
-        monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
-        with pytest.raises(SystemExit) as ended:
-            run_job(runpy.run_path(str(JOB))["main"])
-        said = capsys.readouterr()
-        return ended.value.code, said.out.splitlines(), said.err.splitlines()
+        return run_here("evaluate", *arguments)
 
     return job
 

@@ -1,7 +1,6 @@
 """The training of a final model as its user runs it: mistakes, then one stopped, killed and carried on."""
 
 import json
-import runpy
 import signal
 import subprocess
 import sys
@@ -10,8 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import Conservation, FactorPair, ScaleParameters, environment
-from pipeline.cli import run_job
+from pipeline import Conservation, FactorPair, ScaleParameters
 from pipeline.recipe import Origin, Recipe, RecipeEntry
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -25,21 +23,15 @@ def still_alive(processes, seconds):
 
 
 @pytest.fixture
-def job(monkeypatch, capsys, tmp_path):
+def job(monkeypatch, run_here, tmp_path):
     """Run the job in this process, in an empty folder; give its status and the lines on stdout and stderr."""
 
     def job(*arguments):
         for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(sys, "argv", [str(JOB), "--preset", "tiny", *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(environment, "prepare", lambda: None)  # it would last beyond this test
         (tmp_path / "here").mkdir()
         monkeypatch.chdir(tmp_path / "here")
-        with pytest.raises(SystemExit) as ended:
-            run_job(runpy.run_path(str(JOB))["main"])
-        said = capsys.readouterr()
-        return ended.value.code, said.out.splitlines(), said.err.splitlines()
+        return run_here("train", "--preset", "tiny", *arguments)
 
     return job
 
