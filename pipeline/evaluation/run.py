@@ -119,7 +119,6 @@ class Prepared:
 
     Attributes
     ----------
-    candidates : tuple of Candidate
     store : FieldStore
     split : {"validation", "test"}
     device : torch.device
@@ -133,7 +132,6 @@ class Prepared:
         What a reader of the scores should know.
     """
 
-    candidates: tuple[Candidate, ...]
     store: FieldStore
     split: HeldOutSplit
     device: torch.device
@@ -202,7 +200,7 @@ def prepare(
     notes = check_candidates(candidates, store.info, split)
     pieces = [piece for one in rivals(candidates, store, split) for piece in pieces_of(one, output, device)]
     _check_writable(output)
-    return Prepared(tuple(candidates), store, split, device, output, tuple(pieces), tuple(notes))
+    return Prepared(store, split, device, output, tuple(pieces), tuple(notes))
 
 
 def _check_writable(output: str) -> None:
